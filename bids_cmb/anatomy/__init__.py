@@ -1,0 +1,1 @@
+"""Registration to MNI space and the regions of the Microbleed Anatomical Rating Scale."""

@@ -1,0 +1,1 @@
+"""All that knows BIDS: finding scans, naming outputs, sidecars, atomic writes."""

@@ -1,0 +1,1 @@
+"""The three stages: candidates, discrimination, clean-up."""

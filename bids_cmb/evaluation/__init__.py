@@ -1,0 +1,1 @@
+"""How well it works: matching in millimetres, FROC, agreement."""

@@ -1,0 +1,1 @@
+"""Self-contained HTML pages per subject and for the study."""

@@ -1,0 +1,1 @@
+"""Simulation and training. The main job never imports this package."""

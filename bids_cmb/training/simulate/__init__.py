@@ -1,0 +1,1 @@
+"""Physically simulated scans: anatomy, susceptibility, field, signal, acquisition, products."""
