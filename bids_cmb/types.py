@@ -129,6 +129,8 @@ class Scan:
         Sidecar fields with BIDS inheritance; empty if there are none.
     brain_mask, t1w
         A user's own brain mask on the same grid, and the session's T1w image, where they were found.
+    warnings
+        What had to be guessed when the scan was found: sentences for the table, the sidecar and the report.
     """
 
     path: Path
@@ -140,6 +142,7 @@ class Scan:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     brain_mask: Path | None = None
     t1w: Path | None = None
+    warnings: tuple[str, ...] = ()
 
     def entity(self, key: str) -> str | None:
         """Value of one entity (``sub``, ``ses``, ``acq`` ...) or None."""

@@ -1,0 +1,95 @@
+"""Find what goes with a scan: the user's own brain mask on its grid, and the session's T1w image."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from bids_cmb.bids.entities import DERIVED_ENTITIES, BidsFile, same_value
+
+_log = logging.getLogger(__name__)
+
+
+def find_brain_mask(scan: BidsFile, files: Sequence[BidsFile]) -> BidsFile | None:
+    """Return the user's brain mask for a scan, or None.
+
+    Parameters
+    ----------
+    scan
+        The image.
+    files
+        Images of the same subject in the derivatives datasets that the user names.
+
+    Returns
+    -------
+    BidsFile or None
+        A ``desc-brain_mask`` of the same session whose other entities are all the scan's and that lies on the
+        scan's grid; of several the one with most entities.
+    """
+    masks = [
+        file
+        for file in files
+        if file.suffix == "mask"
+        and file.get("desc") == "brain"
+        and file.get("ses") == scan.get("ses")
+        and all(_agrees(scan, key, value) for key, value in file.entities if key not in DERIVED_ENTITIES)
+    ]
+    for mask in sorted(masks, key=lambda file: (-_closeness(scan, file), file.relative)):
+        if not mask.path.exists():
+            _log.warning("The brain mask %s is not fetched and was not used.", mask.path)
+        elif _same_grid(scan.path, mask.path):
+            return mask
+    return None
+
+
+def _agrees(scan: BidsFile, key: str, value: str) -> bool:
+    own = scan.get(key)
+    return own is not None and same_value(key, own, value)
+
+
+def _closeness(scan: BidsFile, mask: BidsFile) -> float:
+    return len(mask.entities) + (mask.get("space") == scan.suffix) * 0.5 - (mask.get("space") is not None)
+
+
+def _same_grid(image: Path, mask: Path) -> bool:
+    """Compare shape and affine (to a hundredth of a millimetre) of two files by their headers alone."""
+    import nibabel as nib
+
+    try:
+        grids = [(nib.load(path).shape[:3], nib.load(path).affine) for path in (image, mask)]  # type: ignore[attr-defined]
+    except (OSError, nib.filebasedimages.ImageFileError):
+        return False
+    (shape, affine), (mask_shape, mask_affine) = grids
+    return bool(shape == mask_shape and np.allclose(affine, mask_affine, atol=0.01))
+
+
+def find_t1w(scan: BidsFile, files: Sequence[BidsFile]) -> BidsFile | None:
+    """Return the T1w image to use with a scan, or None.
+
+    Parameters
+    ----------
+    scan
+        The image.
+    files
+        Images of the same subject, those of the raw dataset first.
+
+    Returns
+    -------
+    BidsFile or None
+        An image in its own space; the scan's session comes before images that belong to no session, the raw
+        dataset before others, few entities before many. Images of other sessions are never used.
+    """
+    heads = [
+        (file.get("ses") is None, place, len(file.entities), file.relative, file)
+        for place, file in enumerate(files)
+        if file.suffix == "T1w"
+        and file.folder == "anat"
+        and file.get("ses") in (scan.get("ses"), None)
+        and file.get("part") in (None, "mag")
+        and file.get("space") is None
+        and file.path.exists()
+    ]
+    return min(heads, key=lambda head: head[:4])[-1] if heads else None

@@ -1,0 +1,58 @@
+"""Write results as NIfTI files on exactly the grid of the image that they belong to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bids_cmb.bids.files import compress, write_bytes
+
+#: Header fields that place the voxels in the world. They are copied as stored, never recomputed.
+# fmt: off
+_GRID_FIELDS = (
+    "pixdim", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y",
+    "qoffset_z", "srow_x", "srow_y", "srow_z", "xyzt_units",
+)
+# fmt: on
+
+
+def nifti_bytes(data: npt.NDArray[Any], header: Any) -> bytes:  # noqa: ANN401 - nibabel has no types
+    """Build a NIfTI file in memory with the grid of another image.
+
+    Parameters
+    ----------
+    data
+        Array of the shape of the other image; its type is kept.
+    header
+        nibabel header of the other image. NIfTI-1 and NIfTI-2 stay what they are, so that no digit of the
+        affine is lost; the byte order becomes little-endian.
+
+    Returns
+    -------
+    bytes
+        Header and data, uncompressed.
+    """
+    new = type(header)(endianness="<")
+    new.set_data_shape(data.shape)
+    new.set_data_dtype(data.dtype)
+    for name in _GRID_FIELDS:
+        new[name] = header[name]
+    new["magic"] = type(header).single_magic
+    new["vox_offset"] = type(header).single_vox_offset
+    new["scl_slope"], new["scl_inter"] = 1, 0
+    gap = bytes(type(header).single_vox_offset - len(new.binaryblock))
+    voxels = np.asarray(data, dtype=data.dtype.newbyteorder("<")).tobytes(order="F")
+    return bytes(new.binaryblock) + gap + voxels
+
+
+def write_image(path: Path, data: npt.NDArray[Any], header: Any) -> None:  # noqa: ANN401
+    """Write ``nifti_bytes(data, header)``, compressed, whole or not at all."""
+    write_bytes(path, compress(nifti_bytes(data, header)))
+
+
+def label_type(largest: int) -> type[np.int16] | type[np.int32]:
+    """Return the smaller integer type that holds all labels up to `largest`."""
+    return np.int16 if largest <= np.iinfo(np.int16).max else np.int32

@@ -1,0 +1,133 @@
+"""List the image files of a dataset without walking through what is not asked for.
+
+A plain walk over ``sub-*/[ses-*]/{anat,swi}`` lists a thousand subjects in a tenth of a second and never
+enters other folders, above all not ``derivatives/``. Where the user keeps a pybids database, the files come
+from there.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from bids_cmb.bids.entities import BidsFile, as_file
+from bids_cmb.errors import InputError, UsageError
+
+_log = logging.getLogger(__name__)
+
+IMAGE_EXTENSIONS = (".nii.gz", ".nii")
+#: Folders that images of these contrasts lie in; ``swi`` is the proposal that was never adopted.
+FOLDERS = ("anat", "swi")
+
+
+def list_subjects(root: Path) -> list[str]:
+    """Return the subject labels of the dataset at `root`, sorted.
+
+    Raises
+    ------
+    InputError
+        If the folder can't be read.
+    """
+    return [path.name[4:] for path in _folders(root, "sub-")]
+
+
+def list_images(root: Path, subjects: Sequence[str]) -> list[BidsFile]:
+    """Return the NIfTI files in the `FOLDERS` of some subjects, whatever their session, sorted by place.
+
+    Files whose links lead nowhere (data not fetched) are listed too; files that carry another subject's or
+    session's label than their folder does are not.
+    """
+    found: list[BidsFile] = []
+    for subject in subjects:
+        home = root / f"sub-{subject}"
+        if not home.is_dir():
+            continue
+        for place in (home, *_folders(home, "ses-")):
+            session = place.name[4:] if place != home else None
+            for folder in FOLDERS:
+                found.extend(_images(root, place / folder, subject, session))
+    return sorted(found, key=lambda file: file.relative)
+
+
+def _folders(root: Path, prefix: str) -> list[Path]:
+    try:
+        with os.scandir(root) as entries:
+            names = [entry.name for entry in entries if entry.name.startswith(prefix) and entry.is_dir()]
+    except OSError as error:
+        raise InputError(f"The folder {root} cannot be read ({error.strerror}).") from error
+    return [root / name for name in sorted(names) if len(name) > len(prefix)]
+
+
+def _images(root: Path, folder: Path, subject: str, session: str | None) -> Iterator[BidsFile]:
+    try:
+        with os.scandir(folder) as entries:
+            images = (entry for entry in entries if entry.name.endswith(IMAGE_EXTENSIONS))
+            names = [entry.name for entry in images if not entry.is_dir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise InputError(f"The folder {folder} cannot be read ({error.strerror}).") from error
+    for name in names:
+        file = as_file(folder / name, root)
+        if file is None:
+            _log.info("%s was left out: its name is no BIDS name.", folder / name)
+        elif file.get("sub") != subject or file.get("ses") != session:
+            _log.warning("%s was left out: its labels are not those of its folder.", folder / name)
+        else:
+            yield file
+
+
+def list_from_database(root: Path, database: Path, subjects: Sequence[str]) -> list[BidsFile]:
+    """Return what `list_images` returns, from a pybids database that is made where there is none yet.
+
+    Raises
+    ------
+    UsageError
+        If the database is not one of this dataset, or can't be read or made.
+    """
+    wanted = set(subjects)
+    files = (as_file(path, root) for path in _indexed_paths(root, database))
+    kept = [
+        file
+        for file in files
+        if file is not None
+        and file.get("sub") in wanted
+        and file.folder in FOLDERS
+        and file.extension in IMAGE_EXTENSIONS
+        and file.relative.split("/")[0] == f"sub-{file.get('sub')}"
+    ]
+    return sorted(kept, key=lambda file: file.relative)
+
+
+def _indexed_paths(root: Path, database: Path) -> list[Path]:
+    from bids.layout import BIDSLayout, BIDSLayoutIndexer
+
+    try:
+        if not (database / "layout_index.sqlite").exists():
+            _make_database(root, database)
+        indexer = BIDSLayoutIndexer(validate=False, index_metadata=False)
+        layout = BIDSLayout(root, validate=False, database_path=database, indexer=indexer)
+        return [Path(name) for name in layout.get(return_type="filename", extension=list(IMAGE_EXTENSIONS))]
+    except Exception as error:  # pybids raises what its database layer raises
+        message = " ".join(str(error).split())
+        raise UsageError(
+            f"The pybids database in {database} cannot be used for {root} ({message}); name an empty folder."
+        ) from error
+
+
+def _make_database(root: Path, database: Path) -> None:
+    """Index the whole dataset beside its final place first: jobs that run at the same time don't collide."""
+    import tempfile
+
+    from bids.layout import BIDSLayout, BIDSLayoutIndexer
+
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=database.parent, prefix=f".{database.name}-") as scratch:
+        made = Path(scratch) / "database"
+        indexer = BIDSLayoutIndexer(validate=False, index_metadata=False)
+        BIDSLayout(root, validate=False, database_path=made, indexer=indexer)
+        database.mkdir(exist_ok=True)
+        for part in sorted(made.iterdir(), key=lambda path: path.suffix == ".sqlite"):
+            part.replace(database / part.name)

@@ -1,0 +1,102 @@
+"""What became of each scan, kept in ``logs/scans/``: lets a run resume, and tells the group level of failures.
+
+Times and file dates stay in these records, so that the dataset itself depends on nothing but its input.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from bids_cmb.bids.files import write_json
+from bids_cmb.bids.sidecars import load_json_object
+
+Status = Literal["done", "failed"]
+FOLDER = Path("logs") / "scans"
+
+
+@dataclass(frozen=True)
+class ScanRecord:
+    """One scan's entry.
+
+    Attributes
+    ----------
+    name
+        Name of the scan (its file name without extension).
+    participant_id, session_id, source, contrast
+        Which scan: labels with their prefix (session None if there is none), BIDS URI, contrast.
+    status
+        ``done`` or ``failed``.
+    fingerprint
+        Hash of all that the outputs depend on.
+    message
+        One sentence: the result, or why it failed.
+    log
+        The log of the run, from the root of the output folder.
+    finished
+        When, ISO 8601.
+    seconds
+        How long it took.
+    field_strength, echo_time
+        Tesla and seconds, where the input's sidecar gives them.
+    """
+
+    name: str
+    participant_id: str
+    session_id: str | None
+    source: str
+    contrast: str
+    status: Status
+    fingerprint: str
+    message: str
+    log: str
+    finished: str
+    seconds: float
+    field_strength: float | None = None
+    echo_time: float | None = None
+
+
+def record_path(output_dir: Path, name: str) -> Path:
+    """Path of the record of a scan."""
+    return output_dir / FOLDER / f"{name}.json"
+
+
+def write_record(output_dir: Path, record: ScanRecord) -> None:
+    """Write a record, replacing the scan's earlier one."""
+    write_json(record_path(output_dir, record.name), asdict(record))
+
+
+def read_record(path: Path) -> ScanRecord | None:
+    """Read a record; None if there is none or it can't be understood."""
+    content, problem = load_json_object(path)
+    known = {field.name for field in fields(ScanRecord)}
+    required = known - {"field_strength", "echo_time"}
+    if problem or not required <= set(content) or content["status"] not in ("done", "failed"):
+        return None
+    return ScanRecord(**{key: value for key, value in content.items() if key in known})
+
+
+def fingerprint(facts: Mapping[str, Any], files: Iterable[Path]) -> str:
+    """Hash what a scan's outputs depend on.
+
+    Parameters
+    ----------
+    facts
+        Options, versions and metadata: anything that JSON can hold.
+    files
+        Input files; they enter by name, size and time of last change, not by content, which would take long.
+        Links are followed. A file that isn't there enters as such.
+    """
+    states: list[Any] = []
+    for path in files:
+        try:
+            state = path.stat()
+            states.append([path.name, state.st_size, state.st_mtime_ns])
+        except OSError:
+            states.append([path.name, None])
+    text = json.dumps([facts, states], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
