@@ -1,4 +1,4 @@
-"""Time the radial symmetry transform: ``python benchmarks/radial_symmetry.py [--threads 4] [--device cuda]``."""
+"""Time the radial symmetry transform: ``python benchmarks/radial_symmetry.py [--threads 4]``."""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@ Neuroinform 2023;17:1204186), written anew from those descriptions with lengths 
   same for any voxel size;
 * gradients are divided by their own median, so that 0-1, 0-1000 and ppm images give the same map.
 
-Votes are added as integers. Integer sums do not depend on their order: the map is the same, byte for byte, for
-any number of threads.
+Votes are added as integers. Integer sums do not depend on their order: the map is the same, byte for byte,
+for any number of threads.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor
 
 Polarity = Literal["bright", "dark"]
 
-#: Smoothing of the votes as a share of the radius (Loy & Zelinsky), and the least that coarse voxels carry, mm.
+#: Smoothing of the votes as a share of the radius (Loy & Zelinsky), and the least for coarse voxels, mm.
 _SMOOTHING = 0.25
 _LEAST_SMOOTHING = 0.5
 #: An edge votes if its slope exceeds this multiple of the median slope, and weighs no more beyond the second.
@@ -65,7 +65,7 @@ def radial_symmetry(
         ``"bright"`` for targets brighter than their surround, ``"dark"`` for darker ones; the dark map of an
         image is the bright map of its negative.
     strictness
-        Exponent on the share of the ring that votes: 1 accepts half rings and lines, 2 and above want whole ones.
+        Exponent on the share of the ring that votes: 1 accepts half rings and lines, above 2 hardly any.
     mask
         Boolean tensor of shape (x, y, z). Only edges wholly inside vote; the map is zero outside. None: all.
 
