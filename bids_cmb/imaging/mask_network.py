@@ -1,0 +1,161 @@
+"""The brain mask network: its architecture, its input and its weights.
+
+A 3-D U-Net (Çiçek 2016) on a 2 mm grid, trained on label maps painted with random contrasts, an idea of
+SynthSeg (Billot 2023) and SynthStrip (Hoopes 2022): it has never seen one contrast, so it needs none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bids_cmb.errors import ModelError
+
+#: Edge in mm of the voxels that the network works on.
+GRID_MM = 2.0
+#: Both in- and output sizes are multiples of this.
+MULTIPLE = 16
+WIDTHS = (8, 24, 40, 56, 64)
+NAME = "brain-mask"
+
+
+class MaskNet(nn.Module):
+    """U-Net from (intensity, coverage) to the logit of being brain.
+
+    Most of the work is done at half the grid's resolution; the full one only sharpens the outline.
+
+    Parameters
+    ----------
+    widths
+        Channels of each level, finest first.
+    """
+
+    def __init__(self, widths: tuple[int, ...] = WIDTHS) -> None:
+        super().__init__()
+        self.stem = _block(2, widths[0])
+        self.down = nn.ModuleList(nn.Sequential(_block(a, b), _block(b, b)) for a, b in pairwise(widths))
+        self.squeeze = nn.ModuleList(nn.Conv3d(b, a, 1) for a, b in pairwise(widths))
+        self.up = nn.ModuleList(
+            nn.Sequential(_block(2 * a, a), _block(a, a)) if level else _block(2 * a, a)
+            for level, a in enumerate(widths[:-1])
+        )
+        self.head = nn.Conv3d(widths[0], 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, 2, x, y, z) to logits (batch, 1, x, y, z); sizes are multiples of `MULTIPLE`."""
+        skips = [self.stem(x)]
+        for down in self.down:
+            skips.append(down(nn.functional.max_pool3d(skips[-1], 2)))
+        out = skips.pop()
+        for squeeze, up in zip(reversed(self.squeeze), reversed(self.up), strict=True):
+            skip = skips.pop()
+            out = nn.functional.interpolate(squeeze(out), scale_factor=2.0, mode="trilinear")
+            out = up(torch.cat([skip, out], dim=1))
+        logits: Tensor = self.head(out)
+        return logits
+
+
+def _block(inputs: int, outputs: int) -> nn.Sequential:
+    """Convolution, instance normalisation, leaky rectifier."""
+    return nn.Sequential(
+        nn.Conv3d(inputs, outputs, 3, padding=1, bias=False),
+        nn.InstanceNorm3d(outputs, affine=True),
+        nn.LeakyReLU(0.1, inplace=True),
+    )
+
+
+def network_input(image: Tensor, coverage: Tensor) -> Tensor:
+    """Scale images to about 0..1 by their own percentiles and stack them with what the scan covers.
+
+    Parameters
+    ----------
+    image
+        Intensities, shape (batch, 1, x, y, z), any unit.
+    coverage
+        One where the scan has data, zero in the padding; same shape.
+
+    Returns
+    -------
+    Tensor
+        Shape (batch, 2, x, y, z).
+    """
+    scaled = torch.zeros_like(image)
+    for index in range(image.shape[0]):
+        inside = coverage[index] > 0
+        values = image[index][inside].sort().values
+        low = values[int(0.01 * (len(values) - 1))]
+        high = values[int(0.995 * (len(values) - 1))]
+        scaled[index] = ((image[index] - low) / (high - low).clamp(min=1e-12)).clamp(-0.5, 1.5)
+    return torch.cat([scaled * (coverage > 0), coverage], dim=1)
+
+
+# --- weights -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class MaskModel:
+    """A loaded network and what its manifest says.
+
+    Attributes
+    ----------
+    network
+        In evaluation mode, on the CPU.
+    manifest
+        The JSON manifest.
+    """
+
+    network: MaskNet
+    manifest: Mapping[str, Any]
+
+
+def models_folder() -> Path:
+    """Return the folder with the shipped weights, of an installed package or of a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "models"
+    return installed if installed.is_dir() else package.parent / "models"
+
+
+def load_mask_model(folder: Path | None = None) -> MaskModel:
+    """Load the brain mask network and check that its weights are the ones that its manifest names.
+
+    Parameters
+    ----------
+    folder
+        Folder of ``brain-mask.json`` and ``brain-mask.safetensors``; default the shipped ones.
+
+    Returns
+    -------
+    MaskModel
+        The network, ready to use.
+
+    Raises
+    ------
+    ModelError
+        If a file is missing or the weights are not what the manifest says.
+    """
+    from safetensors.torch import load
+
+    folder = models_folder() if folder is None else folder
+    manifest_path = folder / f"{NAME}.json"
+    weights_path = folder / f"{NAME}.safetensors"
+    try:
+        manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
+        content = weights_path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{folder}: the brain mask network is missing or unreadable ({error}); reinstall bids-cmb."
+        ) from error
+    if hashlib.sha256(content).hexdigest() != manifest.get("sha256"):
+        raise ModelError(f"{weights_path}: the weights are not those of the manifest; reinstall bids-cmb.")
+    network = MaskNet(tuple(manifest["widths"]))
+    network.load_state_dict(load(content))
+    network.eval()
+    return MaskModel(network, manifest)

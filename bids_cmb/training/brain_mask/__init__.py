@@ -1,0 +1,1 @@
+"""Training of the brain mask network: anatomies as label maps, images of random contrast."""
