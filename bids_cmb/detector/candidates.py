@@ -1,0 +1,78 @@
+"""Stage 1: a network run over the whole brain, and the peaks of its heat map."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bids_cmb.detector.networks import CandidateNet
+
+#: Slices computed at once and those beside them that are computed twice, so that a block's border does not show.
+_BLOCK_SLICES = 40
+_HALO = 8
+#: Two peaks nearer than this are one candidate, mm.
+PEAK_DISTANCE = 3.5
+#: No scan keeps more candidates than this, the best first.
+MOST_CANDIDATES = 200
+
+
+@torch.inference_mode()
+def heat_map(network: CandidateNet, channels: Tensor) -> Tensor:
+    """Run the candidate network fully convolutionally.
+
+    Parameters
+    ----------
+    network
+        In evaluation mode.
+    channels
+        (C, x, y, z) from `network_input`.
+
+    Returns
+    -------
+    Tensor
+        (x, y, z) in 0..1.
+    """
+    x, y, z = channels.shape[1:]
+    padded = F.pad(channels, (_HALO, _HALO + z % 2, 0, -y % 8, 0, -x % 8))
+    out = torch.empty((x, y, z), device=channels.device)
+    for first in range(0, z, _BLOCK_SLICES):
+        count = min(_BLOCK_SLICES, z - first)
+        block = padded[None, ..., first : first + count + count % 2 + 2 * _HALO]
+        out[..., first : first + count] = torch.sigmoid(network(block))[0, 0, :x, :y, _HALO : _HALO + count]
+    return out
+
+
+def find_peaks(heat: Tensor, spacing: tuple[float, float, float], threshold: float) -> tuple[Tensor, Tensor]:
+    """Local maxima of a heat map, at least `PEAK_DISTANCE` mm apart.
+
+    Parameters
+    ----------
+    heat
+        (x, y, z).
+    spacing
+        Voxel edges, mm.
+    threshold
+        Least height.
+
+    Returns
+    -------
+    tuple
+        Voxel coordinates (N, 3) long and heights (N,), highest first.
+    """
+    reach = [max(1, round(2.0 / d)) for d in spacing]
+    window = [2 * r + 1 for r in reach]
+    highest = F.max_pool3d(heat[None, None], window, stride=1, padding=reach)[0, 0]
+    voxels = torch.nonzero((heat == highest) & (heat >= threshold))
+    heights = heat[tuple(voxels.T)]
+    order = torch.sort(heights, descending=True, stable=True).indices[: 4 * MOST_CANDIDATES]
+    voxels, heights = voxels[order], heights[order]
+    scale = torch.tensor(spacing, device=heat.device)
+    kept: list[int] = []
+    places = voxels.float() * scale
+    for i in range(len(voxels)):
+        if len(kept) == MOST_CANDIDATES:
+            break
+        if not kept or float((places[kept] - places[i]).norm(dim=1).min()) >= PEAK_DISTANCE:
+            kept.append(i)
+    return voxels[kept], heights[kept]

@@ -1,0 +1,120 @@
+"""Stage 3: anatomical and morphological constraints, soft, in millimetres, each removal with its reason.
+
+Hard rules remove only what cannot be a microbleed. The rest are penalties on the log-odds of the probability: a
+candidate in a doubtful place needs more evidence, and carries a flag that says why.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+from scipy import ndimage
+
+from bids_cmb.detector.weights import Model
+from bids_cmb.types import BoolArray, Candidate, Certainty, Contrast, Detection, FloatArray
+
+#: A microbleed is at most 10 mm across (Greenberg 2009).
+LARGEST_DIAMETER = 10.0
+#: Less contrast than this and no rater would mark it (fraction of the surround; QSM: ppm).
+LEAST_CONTRAST: Mapping[Contrast, float] = {"gre": 0.12, "swi": 0.15, "qsm": 0.06}
+#: Penalty at the edge of the brain mask: rims of stripped brains, cortical veins on QSM.
+EDGE_PENALTY = 1.5
+#: Penalty on the log-odds where a zone's map is 1.
+ZONE_PENALTY: Mapping[str, float] = {
+    "ventricle": 1.5,
+    "choroid_plexus": 2.0,
+    "pineal": 2.5,
+    "falx": 1.5,
+    "sinus": 1.5,
+    "dropout": 1.0,
+    "pallidum": 1.0,
+}
+#: A zone is worth a flag from this value on.
+_FLAG_FROM = 0.3
+
+
+def clean_up(detection: Detection, brain_mask: BoolArray, zones: Mapping[str, FloatArray], contrast: Contrast, model: Model) -> Detection:
+    """Apply the constraints to every candidate.
+
+    Parameters
+    ----------
+    detection
+        From stages 1 and 2, regions assigned.
+    brain_mask
+        Bool, image grid.
+    zones
+        Soft maps 0..1 on the image grid by name; unknown names are ignored.
+    contrast
+        Decides the limits.
+    model
+        Gives operating point and the bound of *definite*.
+
+    Returns
+    -------
+    Detection
+        Same labels; candidates with final probability, fate, flags and certainty, most probable first.
+    """
+    depth_of = _depth_inside(detection, brain_mask)
+    judged = [_judge(c, detection, depth_of, zones, contrast, model) for c in detection.candidates]
+    judged.sort(key=lambda c: (-c.probability, c.index))
+    return Detection(tuple(judged), detection.labels)
+
+
+def _depth_inside(detection: Detection, brain_mask: BoolArray) -> Mapping[int, float]:
+    """Largest distance of each candidate's voxels to the outside of the mask, in voxels of the finest kind."""
+    depth = ndimage.distance_transform_edt(np.pad(brain_mask, 1))[1:-1, 1:-1, 1:-1]
+    indices = [c.index for c in detection.candidates]
+    values = ndimage.maximum(depth, detection.labels, indices) if indices else []
+    return dict(zip(indices, map(float, values), strict=True))
+
+
+def _judge(candidate: Candidate, detection: Detection, depth_of: Mapping[int, float], zones: Mapping[str, FloatArray], contrast: Contrast,
+           model: Model) -> Candidate:  # fmt: skip
+    threshold = model.thresholds[contrast]
+    impossible = _impossible(candidate, depth_of[candidate.index], contrast)
+    own = detection.labels == candidate.index if impossible is None and zones else None
+    penalties: dict[str, float] = {}
+    if own is not None:
+        for name, weight in ZONE_PENALTY.items():
+            if name in zones:
+                share = float(zones[name][own].mean())
+                penalties[name] = weight * share if share >= _FLAG_FROM else 0.0
+        if "edge" in zones and float(zones["edge"][own].mean()) >= _FLAG_FROM:
+            penalties["edge"] = EDGE_PENALTY * float(zones["edge"][own].mean())
+    flags = (*candidate.flags, *(name for name, size in penalties.items() if size > 0))
+    probability = _lowered(candidate.stage2_probability, sum(penalties.values()))
+    fate = candidate.fate
+    if impossible is not None:
+        fate, probability = impossible, min(probability, 0.99 * threshold)
+    elif candidate.stage2_probability < threshold:
+        fate = "stage2"
+    elif probability < threshold:
+        fate = max(penalties, key=lambda name: penalties[name])
+    else:
+        fate = "accepted"
+    certain: Certainty = "definite" if probability >= model.definite[contrast] and not any(penalties.values()) else "possible"
+    return replace(candidate, probability=round(probability, 4), fate=fate, flags=flags, certainty=certain)
+
+
+def _impossible(candidate: Candidate, depth: float, contrast: Contrast) -> str | None:
+    """Name the hard rule that a candidate breaks."""
+    if depth <= 0:
+        return "outside_brain"
+    if candidate.diameter > LARGEST_DIAMETER:
+        return "too_large"
+    if contrast == "qsm" and candidate.contrast <= 0:
+        return "negative_susceptibility"
+    if candidate.contrast < LEAST_CONTRAST[contrast]:
+        return "low_contrast"
+    return None
+
+
+def _lowered(probability: float, penalty: float) -> float:
+    """Subtract a penalty from the log-odds."""
+    if penalty <= 0 or probability <= 0 or probability >= 1:
+        return probability
+    odds = math.log(probability / (1 - probability)) - penalty
+    return 1 / (1 + math.exp(-odds))

@@ -1,0 +1,120 @@
+"""A folder of simulated scans to train and test on: one .npz each, made in parallel, resumable."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bids_cmb.errors import InputError
+from bids_cmb.training.simulate.heads import load_head
+from bids_cmb.training.simulate.lesions import Deposit
+from bids_cmb.training.simulate.protocol import Protocol
+from bids_cmb.training.simulate.scan import FINE_SPACING, Lesion, SimulatedScan, simulate_session
+from bids_cmb.types import CONTRASTS, Contrast
+
+
+@dataclass(frozen=True)
+class Order:
+    """One subject to simulate: a path per contrast, from which head, with which seed."""
+
+    paths: tuple[tuple[Contrast, Path], ...]
+    head: Path
+    seed: int
+    spacing: float
+    widen: float
+
+
+def plan(folder: Path, heads: Sequence[Path], subjects: int, *, first_seed: int, contrasts: Sequence[Contrast] = CONTRASTS,
+         spacing: float = FINE_SPACING, widen: float = 1.0) -> list[Order]:  # fmt: skip
+    """List the subjects of a corpus: heads in turn, seeds counting up, one scan per contrast each."""
+    orders = []
+    for seed in range(first_seed, first_seed + subjects):
+        head = heads[seed % len(heads)]
+        paths = tuple((c, folder / f"{c}_{head.stem}_{seed}.npz") for c in contrasts)
+        orders.append(Order(paths, head, seed, spacing, widen))
+    return orders
+
+
+def make_corpus(orders: Sequence[Order], *, processes: int, device: str = "cpu") -> Iterator[Order]:
+    """Simulate what is not there yet and yield each subject as it is done, present ones first.
+
+    Parameters
+    ----------
+    orders
+        From `plan`.
+    processes
+        Subjects at once; with a GPU use 1.
+    device
+        ``cpu`` or ``cuda``.
+    """
+    for order in orders:
+        for _, path in order.paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
+    missing = [o for o in orders if not _is_there(o)]
+    yield from (o for o in orders if _is_there(o))
+    if processes == 1:
+        for order in missing:
+            yield _make((order, device))
+        return
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        yield from pool.imap_unordered(_make, [(o, device) for o in missing])
+
+
+def _is_there(order: Order) -> bool:
+    return all(path.exists() for _, path in order.paths)
+
+
+def _make(job: tuple[Order, str]) -> Order:
+    order, device = job
+    if device == "cpu" and multiprocessing.parent_process() is not None:
+        torch.set_num_threads(1)
+    contrasts = [contrast for contrast, _ in order.paths]
+    scans = simulate_session(load_head(order.head), order.seed, contrasts, device=device, spacing=order.spacing, widen=order.widen)
+    for contrast, path in order.paths:
+        save_scan(scans[contrast], path)
+    return order
+
+
+def save_scan(scan: SimulatedScan, path: Path) -> None:
+    """Write a scan as a compressed .npz (image in half precision), whole or not at all."""
+    facts = {"lesions": [asdict(x) for x in scan.lesions], "mimics": scan.mimics, "protocol": asdict(scan.protocol), "seed": scan.seed, "head": scan.head}
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.npz")
+    np.savez_compressed(
+        partial,
+        image=scan.image.astype(np.float16),
+        affine=scan.affine,
+        brain_mask=scan.brain_mask,
+        lesion_labels=scan.lesion_labels,
+        facts=np.array(json.dumps(facts)),
+    )
+    partial.replace(path)
+
+
+def load_scan(path: Path) -> SimulatedScan:
+    """Read a scan written by `save_scan`.
+
+    Raises
+    ------
+    InputError
+        If the file is not such a scan.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as store:
+            facts = json.loads(str(store["facts"]))
+            lesions = tuple(
+                Lesion(**{**x, "position": tuple(x["position"]), "deposit": Deposit(**{**x["deposit"], "centre": tuple(x["deposit"]["centre"])})})
+                for x in facts["lesions"]
+            )
+            mimics = tuple((tuple(p), r, name) for p, r, name in facts["mimics"])
+            protocol = Protocol(**{**facts["protocol"], "voxel": tuple(facts["protocol"]["voxel"]), "tilt": tuple(facts["protocol"]["tilt"])})
+            return SimulatedScan(store["image"].astype(np.float32), store["affine"], store["brain_mask"], store["lesion_labels"],
+                                 lesions, mimics, protocol, facts["seed"], facts["head"])  # fmt: skip
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise InputError(f"{path} is not a simulated scan ({error}); make it again with `bids-cmb-train simulate`.") from error

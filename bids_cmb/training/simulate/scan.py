@@ -1,0 +1,330 @@
+"""One simulated scan, from a head to an image with its truth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from bids_cmb.training.simulate.grids import sample, smooth, smooth_field
+from bids_cmb.training.simulate.heads import Head
+from bids_cmb.training.simulate.lesions import Deposit, Maps, Mimic, draw_blob, draw_calcifications, draw_deposits, draw_mimics
+from bids_cmb.training.simulate.physics import Acquisition, field_shift, signal
+from bids_cmb.training.simulate.products import SusceptibilityMapping, susceptibility_weighted
+from bids_cmb.training.simulate.protocol import Protocol, draw_protocol
+from bids_cmb.training.simulate.random_source import RandomSource
+from bids_cmb.training.simulate.subject import Subject, make_subject
+from bids_cmb.training.simulate.vessels import Vessels, draw_vessels
+from bids_cmb.types import Affine, BoolArray, Contrast, FloatArray
+
+#: A lesion that takes away less than this (GRE, SWI: of the local signal; QSM: ppm) is not one that a rater would mark.
+VISIBLE_FLOOR: dict[Contrast, float] = {"gre": 0.15, "swi": 0.20, "qsm": 0.08}
+#: ... nor one whose depth is below these multiples of the noise and of the texture around it.
+_OVER_NOISE, _OVER_TEXTURE = 3.0, 1.3
+#: Fine grid of training scans, mm.
+FINE_SPACING = 0.6
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """A drawn microbleed as it appears on one image.
+
+    Attributes
+    ----------
+    index
+        Label in `SimulatedScan.lesion_labels` (present even if the lesion cannot be seen, where it has voxels).
+    position
+        World mm.
+    diameter
+        Apparent: of the sphere with the volume of the outline at half depth, mm; 0 if it leaves no trace.
+    depth
+        Largest loss of signal as a fraction of the local tissue (GRE, SWI), or gain in ppm (QSM).
+    visible
+        Whether a rater would mark it on this image.
+    deposit
+        What was drawn.
+    """
+
+    index: int
+    position: tuple[float, float, float]
+    diameter: float
+    depth: float
+    visible: bool
+    deposit: Deposit
+
+
+@dataclass(frozen=True)
+class SimulatedScan:
+    """A scan and its truth; arrays share one RAS+ grid (X, Y, Z)."""
+
+    image: FloatArray
+    affine: Affine
+    brain_mask: BoolArray
+    lesion_labels: npt.NDArray[np.uint8]
+    lesions: tuple[Lesion, ...]
+    mimics: tuple[tuple[tuple[float, float, float], float, str], ...]
+    protocol: Protocol
+    seed: int
+    head: str
+
+
+def simulate_scan(head: Head, seed: int, contrast: Contrast, *, count: int | None = None, protocol: Protocol | None = None,
+                  device: torch.device | str = "cpu", spacing: float = FINE_SPACING, widen: float = 1.0) -> SimulatedScan:  # fmt: skip
+    """Simulate one scan; see `simulate_session`, of which this is the case with one contrast."""
+    protocols = None if protocol is None else {contrast: protocol}
+    session = simulate_session(head, seed, (contrast,), count=count, protocols=protocols, device=device, spacing=spacing, widen=widen)
+    return session[contrast]
+
+
+@torch.no_grad()
+def simulate_session(head: Head, seed: int, contrasts: Sequence[Contrast], *, count: int | None = None,
+                     protocols: Mapping[Contrast, Protocol] | None = None, device: torch.device | str = "cpu",
+                     spacing: float = FINE_SPACING, widen: float = 1.0) -> dict[Contrast, SimulatedScan]:  # fmt: skip
+    """Simulate the scans of one subject: one anatomy, one set of microbleeds, one image per contrast.
+
+    Parameters
+    ----------
+    head
+        Anatomy.
+    seed
+        Everything random follows from it; a CPU repeats a session bit by bit.
+    contrasts
+        Some of ``gre``, ``swi``, ``qsm``.
+    count
+        Number of microbleeds to draw; by default none in a quarter of the subjects, else 1 to 40.
+    protocols
+        Acquisitions; drawn at random by default. All share the tilt of the first.
+    device
+        CPU or GPU.
+    spacing
+        Fine grid, mm.
+    widen
+        Factor on the protocol ranges.
+
+    Returns
+    -------
+    dict
+        Images in arbitrary units (GRE, SWI) or ppm (QSM), with outlines and visibility of every bleed.
+    """
+    rng = RandomSource(seed, device)
+    chosen = {c: (protocols or {}).get(c) or draw_protocol(rng, c, widen=widen) for c in contrasts}
+    tilt = chosen[contrasts[0]].tilt
+    subject = make_subject(head, rng, spacing=spacing, tilt=tilt)
+    mimics = _furnish(subject, rng)
+    if count is None:
+        count = 0 if rng.chance(0.25) else min(40, 1 + int(-math.log(max(1e-6, rng.uniform(0, 1))) * 12))
+    deposits = draw_deposits(subject, rng, count)
+    granulomas = draw_calcifications(subject, rng) if "qsm" in contrasts else []
+    scans: dict[Contrast, SimulatedScan] = {}
+    for contrast in contrasts:
+        # On magnitude alone a calcified granuloma cannot be told from blood: it is drawn for QSM only.
+        drawn = _with_calcifications(subject, granulomas, rng) if contrast == "qsm" else subject
+        shown = [*mimics, *granulomas] if contrast == "qsm" else mimics
+        lesioned = Maps(drawn.chi.clone(), drawn.r2star.clone(), drawn.signal, drawn.spacing)
+        shapes = RandomSource(seed + 1, device)  # the same deposits on every contrast
+        for d in deposits:
+            draw_blob(lesioned, shapes, d.centre, d.diameter, chi=d.chi, r2star=d.r2star, hollow=0.5 if shapes.chance(0.15) else 0.0)
+        scans[contrast] = _acquire(drawn, lesioned, replace(chosen[contrast], tilt=tilt), deposits, shown, rng, seed, head.name)
+    return scans
+
+
+def _acquire(subject: Subject, lesioned: Maps, protocol: Protocol, deposits: list[Deposit], mimics: list[Mimic], rng: RandomSource,
+             seed: int, head: str) -> SimulatedScan:  # fmt: skip
+    """Acquire one contrast and outline what it shows."""
+    contrast = protocol.contrast
+    acquisition = Acquisition(subject.shape, subject.spacing, protocol, rng)
+    if contrast == "qsm":
+        clean, image, mask, noise = _susceptibility(subject, lesioned, protocol, acquisition, rng)
+        depth_map = image - clean
+    else:
+        clean, image, mask, noise = _magnitude(subject, lesioned, protocol, acquisition, rng)
+        width = tuple(3.0 / v for v in acquisition.voxel)
+        local = smooth(clean * mask, width) / smooth(mask.float(), width).clamp(min=0.05)  # type: ignore[arg-type]
+        depth_map = (clean - image) / local.clamp(min=1e-6)
+        noise = noise / float(local[mask].median())
+    affine = _affine(acquisition, protocol)
+    factor = np.array([a / f for a, f in zip(acquisition.final_size, subject.shape, strict=True)])
+    labels, lesions = _outline(depth_map.cpu().numpy(), clean.cpu().numpy(), image.cpu().numpy(), mask.cpu().numpy(), deposits, factor,
+                               affine, acquisition.voxel, contrast, noise)  # fmt: skip
+    shown = tuple((_world(m.centre, factor, affine), m.radius, m.name) for m in mimics)
+    return SimulatedScan(image.cpu().numpy().astype(np.float32), affine, mask.cpu().numpy(), labels, lesions, shown, protocol, seed, head)
+
+
+def _with_calcifications(subject: Subject, granulomas: list[Mimic], rng: RandomSource) -> Subject:
+    maps = Maps(subject.chi.clone(), subject.r2star.clone(), subject.signal, subject.spacing)
+    for grain in granulomas:
+        draw_blob(maps, rng, grain.centre, 2 * grain.radius, chi=rng.uniform(-2.5, -0.4), r2star=rng.uniform(10, 50))
+    return replace(subject, chi=maps.chi, r2star=maps.r2star)
+
+
+def _furnish(subject: Subject, rng: RandomSource) -> list[Mimic]:
+    """Add vessels and mimics to the subject's maps."""
+    vessels: Vessels = draw_vessels(subject, rng, density=rng.uniform(0.4, 1.3))
+    chi, r2star = rng.uniform(0.28, 0.55), rng.uniform(20, 80)
+    maps = Maps(subject.chi, subject.r2star, subject.signal, subject.spacing)
+    mimics = draw_mimics(subject, maps, rng)
+    subject.chi.mul_(1 - vessels.veins).add_(vessels.veins * chi)
+    subject.r2star.add_(vessels.veins * r2star)
+    subject.signal.mul_(1 - vessels.veins * rng.uniform(-0.1, 0.25))
+    if rng.chance(0.75):
+        subject.signal.mul_(1 - vessels.voids * rng.uniform(0.5, 1.0))
+        subject.r2star.add_(vessels.voids * rng.uniform(0, 80))
+    else:
+        subject.signal.mul_(1 + vessels.voids * rng.uniform(0.1, 1.0))  # inflow: bright
+    return mimics
+
+
+def _magnitude(subject: Subject, lesioned: Maps, protocol: Protocol, acquisition: Acquisition, rng: RandomSource) -> tuple[Tensor, Tensor, Tensor, float]:
+    """GRE magnitude or SWI without and with lesions, brain mask, and standard deviation of the noise."""
+    b0 = _b0(protocol, subject.chi.device)
+    spacing = (subject.spacing,) * 3
+    noise_free = acquisition.sample(signal(subject.signal, subject.r2star, field_shift(subject.chi, spacing, b0), protocol))
+    full = acquisition.sample(signal(lesioned.signal, lesioned.r2star, field_shift(lesioned.chi, spacing, b0), protocol))
+    mask = _on_grid(subject.brain.float(), acquisition) > 0.5
+    tissue_level = float(acquisition.zero_fill(noise_free).abs()[mask].median())
+    deviation = tissue_level / protocol.snr
+    size = tuple(noise_free.shape)
+    noise = torch.complex(rng.noise(*size), rng.noise(*size)) * deviation
+    bias = torch.exp(rng.uniform(0.0, 0.3) * smooth_field(rng, acquisition.final_size, acquisition.voxel, 90.0))
+    window, power = rng.uniform(0.08, 0.3), 4 if rng.chance(0.8) else rng.integer(2, 5)
+    products = []
+    for acquired in (noise_free, full):
+        image = acquisition.zero_fill(acquired + noise)
+        if protocol.contrast == "swi":
+            products.append(susceptibility_weighted(image, window=window, power=power) * bias)
+        else:
+            products.append(image.abs() * bias)
+    scale = 1000.0 / tissue_level
+    clean, image = products[0] * scale, products[1] * scale
+    if protocol.stripped:
+        mask = _stripped_mask(mask, image, acquisition, rng)
+        clean, image = clean * mask, image * mask
+    return clean, image, mask, deviation * scale
+
+
+def _susceptibility(subject: Subject, lesioned: Maps, protocol: Protocol, acquisition: Acquisition, rng: RandomSource) -> tuple[Tensor, Tensor, Tensor, float]:
+    """QSM without and with lesions, its mask, and an estimate of its noise (ppm)."""
+    b0 = _b0(protocol, subject.chi.device)
+    spacing = (subject.spacing,) * 3
+    total = field_shift(subject.chi, spacing, b0)
+    inner = field_shift(torch.where(subject.brain, subject.chi, torch.zeros_like(subject.chi)), spacing, b0)
+    extra = field_shift(lesioned.chi - subject.chi, spacing, b0)
+    mapping = SusceptibilityMapping(rng, b0)
+    mask = _stripped_mask(_on_grid(subject.brain.float(), acquisition) > 0.5, None, acquisition, rng)
+    size = acquisition.final_size
+    unit_noise = rng.noise(*size)
+    results = []
+    for maps, shift in ((Maps(subject.chi, subject.r2star, subject.signal, subject.spacing), torch.zeros_like(extra)), (lesioned, extra)):
+        weight = signal(maps.signal, maps.r2star, torch.zeros_like(shift), protocol).abs()
+        level = acquisition.sample(weight.to(torch.complex64)).real.clamp(min=1e-4)
+        fields = [acquisition.sample((weight * (f + shift)).to(torch.complex64)).real / level for f in (total, inner)]
+        typical = float(level[mask].median())
+        phase_noise = (typical / level).clamp(max=8.0) / protocol.snr
+        noise = unit_noise * phase_noise / (2 * math.pi * 42.577 * protocol.field_strength * protocol.echo_time)
+        results.append(mapping(fields[0] + noise, fields[1] + noise, mask, acquisition.voxel))  # type: ignore[arg-type]
+    (clean, inside), (image, _) = results
+    rough = (image - smooth(image, (1.0, 1.0, 1.0)))[inside]
+    return clean, image, inside, float(rough.abs().median()) * 1.5
+
+
+def _b0(protocol: Protocol, device: torch.device) -> Tensor:
+    """Direction of the main field in the tilted slices: the slice normal turned back."""
+    x, y, _ = (math.radians(t) for t in protocol.tilt)
+    vector = torch.tensor([math.sin(y), -math.sin(x), math.cos(x) * math.cos(y)])
+    return (vector / vector.norm()).to(device)
+
+
+def _on_grid(fine: Tensor, acquisition: Acquisition) -> Tensor:
+    """Average a fine map over the final voxels, by trilinear sampling of a smoothed copy."""
+    factors = [f / a for f, a in zip(fine.shape, acquisition.final_size, strict=True)]
+    blurred = smooth(fine, tuple(0.4 * f for f in factors))  # type: ignore[arg-type]
+    axes = [(torch.arange(a, device=fine.device) + 0.5) * f - 0.5 for a, f in zip(acquisition.final_size, factors, strict=True)]
+    points = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
+    return sample(blurred, points)
+
+
+def _stripped_mask(mask: Tensor, image: Tensor | None, acquisition: Acquisition, rng: RandomSource) -> Tensor:
+    """Brain mask as tools make it: a little small or large, uneven, sometimes eaten where the image is dark."""
+    voxel = acquisition.voxel
+    soft = smooth(mask.float(), tuple(2.0 / v for v in voxel))  # type: ignore[arg-type]
+    uneven = smooth_field(rng, acquisition.final_size, voxel, 15.0) * rng.uniform(0.0, 0.14)  # type: ignore[arg-type]
+    out = (soft + uneven) > rng.uniform(0.3, 0.75)
+    if image is not None and rng.chance(0.3):
+        local = smooth(image, tuple(0.7 / v for v in voxel))  # type: ignore[arg-type]
+        out &= local > rng.uniform(0.05, 0.25) * float(image[mask].median())
+    return out
+
+
+def _affine(acquisition: Acquisition, protocol: Protocol) -> Affine:
+    """Voxel to RAS+ world, oblique as the slices are tilted; the grid's middle lies at the origin."""
+    rotation = np.eye(3)
+    for axis, degrees in enumerate(protocol.tilt):
+        a = math.radians(degrees)
+        i, j = [(1, 2), (2, 0), (0, 1)][axis]
+        turn = np.eye(3)
+        turn[i, i] = turn[j, j] = math.cos(a)
+        turn[i, j], turn[j, i] = -math.sin(a), math.sin(a)
+        rotation = rotation @ turn
+    affine = np.eye(4)
+    affine[:3, :3] = rotation @ np.diag(acquisition.voxel)
+    affine[:3, 3] = -affine[:3, :3] @ ((np.array(acquisition.final_size) - 1) / 2)
+    return affine
+
+
+def _world(centre: tuple[float, float, float], factor: npt.NDArray[np.float64], affine: Affine) -> tuple[float, float, float]:
+    voxel = (np.array(centre) + 0.5) * factor - 0.5
+    x, y, z = affine[:3, :3] @ voxel + affine[:3, 3]
+    return float(x), float(y), float(z)
+
+
+def _outline(depth: FloatArray, clean: FloatArray, image: FloatArray, mask: BoolArray, deposits: list[Deposit], factor: npt.NDArray[np.float64],
+             affine: Affine, voxel: tuple[float, ...], contrast: Contrast, noise: float) -> tuple[npt.NDArray[np.uint8], tuple[Lesion, ...]]:  # fmt: skip
+    """Outline every bleed at half of its depth and say whether a rater would see it."""
+    labels = np.zeros(depth.shape, np.uint8)
+    lesions = []
+    spacing = np.array(voxel)
+    for number, deposit in enumerate(deposits, start=1):
+        centre = (np.array(deposit.centre) + 0.5) * factor - 0.5
+        reach = 0.75 * deposit.diameter + 5.0
+        low = np.maximum(0, np.floor(centre - reach / spacing)).astype(int)
+        high = np.minimum(depth.shape, np.ceil(centre + reach / spacing).astype(int) + 1)
+        box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+        if any(a >= b for a, b in zip(low, high, strict=True)):
+            continue
+        offset = np.stack(np.meshgrid(*[np.arange(a, b) for a, b in zip(low, high, strict=True)], indexing="ij"), -1) - centre
+        distance = np.linalg.norm(offset * spacing, axis=-1)
+        near = distance <= max(1.5, 0.5 * deposit.diameter + 1.5, 0.75 * spacing.max())
+        patch = np.where(mask[box], depth[box], 0.0)
+        peak = float(np.where(near, patch, 0.0).max(initial=0.0))
+        parts, _ = ndimage.label((patch > 0.5 * peak) & (distance < reach), np.ones((3, 3, 3)))
+        at_peak = parts.flat[int(np.argmax(np.where(near, patch, -np.inf)))] if peak > 0 else 0
+        own = parts == at_peak if at_peak else np.zeros_like(near)
+        visible = peak > VISIBLE_FLOOR[contrast] and _stands_out(own, distance, patch, clean[box], image[box], mask[box], peak, noise, contrast)
+        volume = float(own.sum() * np.prod(spacing))
+        labels[box][own & (labels[box] == 0)] = number
+        diameter = (6 * volume / math.pi) ** (1 / 3)
+        position = _world(deposit.centre, factor, affine)
+        lesions.append(Lesion(number, position, diameter, peak, bool(visible), deposit))
+    return labels, tuple(lesions)
+
+
+def _stands_out(own: BoolArray, distance: FloatArray, patch: FloatArray, clean: FloatArray, image: FloatArray, mask: BoolArray, peak: float, noise: float,
+                contrast: Contrast) -> bool:  # fmt: skip
+    """Whether a bleed is darker (QSM: brighter) than noise, texture and what lies around it."""
+    ring = mask & ~own & (distance < 7.0)
+    if own.sum() == 0 or ring.sum() < 8:
+        return False
+    level = float(np.median(clean[ring]))
+    texture = float(1.48 * np.median(np.abs(clean[ring] - level)))
+    if contrast == "qsm":
+        contrast_now = float(image[own].max()) - level
+    else:
+        texture /= max(level, 1e-6)
+        contrast_now = 1 - float(image[own].min()) / max(level, 1e-6)
+    return peak > _OVER_NOISE * noise and peak > _OVER_TEXTURE * texture and contrast_now > 0.6 * peak
