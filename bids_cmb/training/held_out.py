@@ -1,0 +1,108 @@
+"""The whole detector on simulated scans that no network saw, through the same rooms as the main job."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bids_cmb.detector.cleanup import clean_up
+from bids_cmb.detector.pipeline import detect
+from bids_cmb.detector.weights import Model
+from bids_cmb.evaluation.cases import Prediction, Reference, ScanPair
+from bids_cmb.evaluation.matching import match_scan
+from bids_cmb.imaging.prepare import prepare
+from bids_cmb.training.simulate.corpus import load_scan
+from bids_cmb.training.simulate.scan import SimulatedScan
+from bids_cmb.types import CONTRASTS, Anatomy, Contrast, Detection, Prepared, Volume
+
+
+@dataclass(frozen=True)
+class HeldOutResult:
+    """One scan: what was there and what was found, with the names of the mimics that fooled the detector."""
+
+    contrast: Contrast
+    pair: ScanPair
+    found: int
+    visible: int
+    small_found: int
+    small_visible: int
+    false: int
+    false_names: tuple[str, ...]
+    stage1_found: int
+    candidates: int
+
+
+def judge_scan(path: Path, model: Model, *, device: str = "cpu", with_anatomy: bool = True) -> HeldOutResult:
+    """Run one simulated scan through prepare, detect, locate and clean-up, and match it.
+
+    Parameters
+    ----------
+    path
+        From `bids_cmb.training.simulate.corpus.save_scan`.
+    model
+        The detector.
+    device
+        ``cpu`` or ``cuda``.
+    with_anatomy
+        Register to MNI for the zones of the clean-up (a few seconds per scan).
+    """
+    scan = load_scan(path)
+    contrast = scan.protocol.contrast
+    ready: Prepared = prepare(Volume(scan.image, scan.affine), contrast)
+    detection = detect(ready.image, ready.brain_mask, contrast, model, device=device)
+    zones: Anatomy | None = None
+    if with_anatomy:
+        from bids_cmb.anatomy.locate import locate
+
+        zones = locate(ready.image, ready.brain_mask, contrast)
+    detection = clean_up(detection, ready.brain_mask, zones.zones if zones else {}, contrast, model)
+    return _result(path, scan, detection)
+
+
+def _result(path: Path, scan: SimulatedScan, detection: Detection) -> HeldOutResult:
+    references = tuple(Reference.ball(x.position, max(x.diameter, 1.0) / 2, visible=x.visible) for x in scan.lesions)
+    predictions = tuple(Prediction(c.position, c.probability, volume=c.volume, accepted=c.accepted) for c in detection.candidates)
+    pair = ScanPair(path.stem, path.stem, references, predictions)
+    match = match_scan(pair)
+    at_any_score = ScanPair(path.stem, path.stem, references, tuple(Prediction(p.position, p.score, volume=p.volume) for p in predictions))
+    found = {m.reference for m in match.matches}
+    small = {i for i in match.counted if scan.lesions[i].diameter < 3.0}
+    names = tuple(_mimic_at(scan, np.array(predictions[i].position)) for i in match.false)
+    return HeldOutResult(scan.protocol.contrast, pair, len(found), len(match.counted), len(found & small), len(small), len(match.false), names,
+                         len(match_scan(at_any_score).matches), len(predictions))  # fmt: skip
+
+
+def _mimic_at(scan: SimulatedScan, position: np.ndarray) -> str:  # type: ignore[type-arg]
+    near = [(float(np.linalg.norm(position - np.array(place))) - radius, name) for place, radius, name in scan.mimics]
+    distance, name = min(near, default=(np.inf, ""))
+    return name if distance <= 3.0 else "vessel, air or other"
+
+
+def summarise(results: Sequence[HeldOutResult]) -> Iterator[str]:
+    """Lines of a table: per contrast, counts, sensitivity with a 95 % interval over scans, false detections per scan."""
+    rng = np.random.default_rng(0)
+    yield f"{'contrast':9}{'scans':>6}{'visible':>8}{'found':>7}{'sensitivity (95 % CI)':>24}{'<3 mm':>9}{'FP/scan (95 % CI)':>21}{'FP in clean':>12}{'stage 1':>9}{'cand.':>7}"
+    for contrast in CONTRASTS:
+        mine = [r for r in results if r.contrast == contrast]
+        if not mine:
+            continue
+        found, visible, false = (np.array([getattr(r, k) for r in mine]) for k in ("found", "visible", "false"))
+        draws = rng.integers(0, len(mine), (2000, len(mine)))
+        sensitivity = found[draws].sum(1) / np.maximum(1, visible[draws].sum(1))
+        rate = false[draws].mean(1)
+        clean = [r.false for r in mine if r.visible == 0]
+        small = f"{sum(r.small_found for r in mine)}/{sum(r.small_visible for r in mine)}"
+        low, high = np.quantile(sensitivity, [0.025, 0.975])
+        less, more = np.quantile(rate, [0.025, 0.975])
+        yield (
+            f"{contrast:9}{len(mine):6}{visible.sum():8}{found.sum():7}{found.sum() / max(1, visible.sum()):10.3f} ({low:.3f}-{high:.3f})"
+            f"{small:>9}{false.mean():9.2f} ({less:.2f}-{more:.2f}){np.mean(clean) if clean else np.nan:9.2f} ({len(clean)})"
+            f"{sum(r.stage1_found for r in mine) / max(1, visible.sum()):8.3f}{np.mean([r.candidates for r in mine]):7.1f}"
+        )
+    names = Counter(name for r in results for name in r.false_names)
+    if names:
+        yield "false detections by cause: " + ", ".join(f"{name} {count}" for name, count in names.most_common())

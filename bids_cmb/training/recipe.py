@@ -1,0 +1,148 @@
+"""The whole training: corpus in, model folder out. One code path for the shipped weights and for users."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bids_cmb import __version__
+from bids_cmb.detector.networks import CandidateNet, Student
+from bids_cmb.detector.weights import save_model
+from bids_cmb.training.calibrate import choose_threshold, fit_calibration
+from bids_cmb.training.samples import TrainingScan, targets_of, training_scan
+from bids_cmb.training.simulate.corpus import load_scan
+from bids_cmb.training.stage1 import train_candidates
+from bids_cmb.training.stage2 import ScanCandidates, collect_candidates, judge, train_student, train_teacher
+from bids_cmb.types import CONTRASTS
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that a training depends on besides its scans."""
+
+    name: str
+    seed: int = 1
+    stage1_steps: int = 800
+    teacher_steps: int = 400
+    student_steps: int = 600
+    candidate_threshold: float = 0.06
+    distil: bool = True
+    device: str = "cpu"
+
+
+def prepare_corpus(folder: Path) -> list[TrainingScan]:
+    """Bring every simulated scan of a folder onto the working grid."""
+    scans = []
+    for path in sorted(folder.glob("*.npz")):
+        scan = load_scan(path)
+        visible = np.zeros(256, np.uint8)
+        visible[[x.index for x in scan.lesions if x.visible]] = 1
+        scans.append(training_scan(path.stem, scan.protocol.contrast, scan.image, scan.affine, scan.brain_mask, targets_of(scan),
+                                   visible[scan.lesion_labels], seed=scan.seed))  # fmt: skip
+    return scans
+
+
+def train_model(recipe: Recipe, training: Sequence[TrainingScan], validation: Sequence[TrainingScan], folder: Path, *, trained_on: Sequence[str],
+                command: str) -> Path:  # fmt: skip
+    """Train, calibrate and save a detector.
+
+    Parameters
+    ----------
+    recipe
+        What to do.
+    training, validation
+        Scans of different heads.
+    folder
+        Where weights, manifest and checkpoints go.
+    trained_on
+        Sources of the anatomy, for the manifest.
+    command
+        What was run, for the manifest.
+
+    Returns
+    -------
+    Path
+        The manifest.
+    """
+    started = time.monotonic()
+    stage1 = train_candidates(training, steps=recipe.stage1_steps, seed=recipe.seed, device=recipe.device, checkpoint=folder / "stage1.ckpt",
+                              report=_progress("stage 1", recipe.stage1_steps)).cpu()  # fmt: skip
+    sets = [collect_candidates(stage1, s, threshold=recipe.candidate_threshold, add_missed=True) for s in training]
+    _log.info("stage 1 done: %d candidates on %d training scans (%.0f s)", sum(len(s.labels) for s in sets), len(sets), time.monotonic() - started)
+
+    def report(name: str, step: int, loss: float) -> None:
+        _progress(name, 0)(step, loss)
+
+    teacher = train_teacher(sets, steps=recipe.teacher_steps, seed=recipe.seed, device=recipe.device, report=report) if recipe.distil else None
+    student = train_student(sets, teacher, steps=recipe.student_steps, seed=recipe.seed, device=recipe.device, report=report).cpu()
+    return finish_model(recipe, stage1, student, validation, folder, trained_on=trained_on, command=command, seconds=time.monotonic() - started,
+                        training_scans=len(training))  # fmt: skip
+
+
+def finish_model(recipe: Recipe, stage1: CandidateNet, student: Student, validation: Sequence[TrainingScan], folder: Path, *,
+                 trained_on: Sequence[str], command: str, seconds: float, training_scans: int) -> Path:  # fmt: skip
+    """Calibrate on validation scans, choose operating points and write the model folder."""
+    held = [collect_candidates(stage1, s, threshold=recipe.candidate_threshold, add_missed=False) for s in validation]
+    logits = [judge(student, s) for s in held]
+    calibration, thresholds, definite, figures = {}, {}, {}, {}
+    for contrast in CONTRASTS:
+        mine = [(s, x) for s, x in zip(held, logits, strict=True) if s.scan.contrast == contrast]
+        z = torch.cat([x[s.labels >= 0] for s, x in mine]).double().numpy() if mine else np.zeros(0)
+        y = torch.cat([s.labels[s.labels >= 0] for s, _ in mine]).numpy() if mine else np.zeros(0, np.int64)
+        fitted = fit_calibration(z, y)
+        p = 1 / (1 + np.exp(-(fitted.scale * z + fitted.offset)))
+        calibration[contrast] = asdict(fitted)
+        thresholds[contrast] = choose_threshold(p.tolist(), y.tolist(), max(len(mine), 1))
+        definite[contrast] = round(max(0.8, thresholds[contrast]), 3)
+        figures[contrast] = _validation_figures([s for s, _ in mine], p, y, thresholds[contrast])
+        _log.info("validation %s: %s", contrast, figures[contrast])
+    card: dict[str, Any] = {
+        "name": recipe.name,
+        "version": __version__,
+        "licence": "Apache-2.0",
+        "description": "Microbleed detector for SWI, T2*-weighted GRE and QSM, trained on simulated scans only. Research use only.",
+        "contrasts": list(CONTRASTS),
+        "grid": {"in_plane_mm": 0.75, "thinnest_slice_mm": 1.5},
+        "candidate_net": {"channels": 2, "widths": [8, 16, 32, 48]},
+        "student": {"channels": 3, "widths": [8, 16, 32]},
+        "candidate_threshold": recipe.candidate_threshold,
+        "thresholds": thresholds,
+        "definite": definite,
+        "calibration": calibration,
+        "training": {"recipe": asdict(recipe), "anatomy": list(trained_on), "scans": training_scans, "command": command, "seconds": round(seconds),
+                     "device": recipe.device},
+        "validation": figures,
+    }  # fmt: skip
+    return save_model(folder, card, stage1, student)
+
+
+def _validation_figures(sets: Sequence[ScanCandidates], p: np.ndarray, y: np.ndarray, threshold: float) -> dict[str, Any]:  # type: ignore[type-arg]
+    lesions = sum(len(s.scan.lesions) for s in sets)
+    return {
+        "scans": len(sets),
+        "lesions": lesions,
+        "stage1_found": int(lesions - sum(s.missed for s in sets)),
+        "candidates_per_scan": round(float(np.mean([len(s.labels) for s in sets])), 1) if sets else None,
+        "found": int(((p >= threshold) & (y == 1)).sum()),
+        "false": int(((p >= threshold) & (y == 0)).sum()),
+        "brier": round(float(np.mean((p - y) ** 2)), 4) if len(y) else None,
+    }
+
+
+def _progress(name: str, total: int):  # type: ignore[no-untyped-def] # noqa: ANN202
+    def report(step: int, loss: float) -> None:
+        if step % 50 == 0:
+            _log.info("%s: step %d%s, loss %.4f", name, step, f" of {total}" if total else "", loss)
+
+    return report
+
+

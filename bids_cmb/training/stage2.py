@@ -1,0 +1,196 @@
+"""Training of stage 2: candidates of whole scans, a multi-task teacher, and a student distilled from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bids_cmb.detector.candidates import find_peaks, heat_map
+from bids_cmb.detector.discriminate import CUBE_IN_PLANE, CUBE_SLICES, cut_cubes, discriminate
+from bids_cmb.detector.networks import CandidateNet, Student, Teacher
+from bids_cmb.detector.pipeline import stage2_cubes
+from bids_cmb.training.losses import distillation_loss, segmentation_loss
+from bids_cmb.training.samples import TrainingScan
+from bids_cmb.training.stage1 import Average
+
+Report = Callable[[str, int, float], None]
+#: Candidates kept per scan for training, highest first: more would only repeat easy ones.
+_MOST = 80
+
+
+@dataclass(frozen=True)
+class ScanCandidates:
+    """Stage-1 candidates of one scan.
+
+    Attributes
+    ----------
+    scan
+        Where they come from.
+    cubes
+        (N, 3, 36, 36, 10) float16.
+    segmentation
+        (N, 1, 36, 36, 10) uint8.
+    heights
+        (N,) stage-1 scores; 0 for lesions that stage 1 missed (training only).
+    labels
+        (N,) 1 microbleed, 0 not, -1 ignore.
+    missed
+        Number of lesions without a candidate.
+    """
+
+    scan: TrainingScan
+    cubes: Tensor
+    segmentation: Tensor
+    heights: Tensor
+    labels: Tensor
+    missed: int
+
+
+def collect_candidates(network: CandidateNet, scan: TrainingScan, *, threshold: float, add_missed: bool) -> ScanCandidates:
+    """Run stage 1 on a whole scan and match its candidates to the lesions.
+
+    Parameters
+    ----------
+    network
+        Stage 1.
+    scan
+        With lesions.
+    threshold
+        Least peak height.
+    add_missed
+        Also return missed lesions as positives, for training.
+    """
+    channels = scan.channels.float()
+    heat = heat_map(network, channels)
+    peaks, heights = find_peaks(heat, scan.spacing, threshold)
+    peaks, heights = peaks[:_MOST], heights[:_MOST]
+    labels, found = _match(peaks.numpy(), scan)
+    missing = torch.from_numpy(scan.lesions[~found]).round().long()
+    missed = len(missing)
+    if add_missed and missed:
+        size = torch.tensor(heat.shape)
+        peaks = torch.cat([peaks, torch.minimum(missing.clamp(min=0), size - 1)])
+        heights = torch.cat([heights, torch.zeros(missed)])
+        labels = np.concatenate([labels, np.ones(missed, np.int64)])
+    cubes = stage2_cubes(channels, heat, peaks).half()
+    return ScanCandidates(scan, cubes, cut_cubes(scan.segmentation[None], peaks), heights, torch.from_numpy(labels), missed)
+
+
+def _match(peaks: np.ndarray, scan: TrainingScan) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+    """Label peaks, highest first: a lesion takes the first peak within max(3 mm, radius + 1 mm)."""
+    spacing = np.array(scan.spacing)
+    labels = np.zeros(len(peaks), np.int64)
+    found = np.zeros(len(scan.lesions), bool)
+    reach = np.maximum(3.0, scan.diameters / 2 + 1.0)
+    for i, peak in enumerate(peaks):
+        if len(scan.lesions):
+            distance = np.linalg.norm((scan.lesions - peak) * spacing, axis=1)
+            hits = np.flatnonzero((distance <= reach) & ~found)
+            if len(hits):
+                found[hits[np.argmin(distance[hits])]] = True
+                labels[i] = 1
+                continue
+            if (distance <= reach).any():
+                labels[i] = -1  # a second peak on a lesion
+                continue
+        if len(scan.ignored) and (np.linalg.norm((scan.ignored - peak) * spacing, axis=1) <= 3.5).any():
+            labels[i] = -1
+    return labels, found
+
+
+class _CubeSampler:
+    """Batches of augmented cubes, a third of them microbleeds."""
+
+    def __init__(self, sets: Sequence[ScanCandidates], seed: int) -> None:
+        keep = [s.labels >= 0 for s in sets]
+        self._cubes = torch.cat([s.cubes[k] for s, k in zip(sets, keep, strict=True)])
+        self._segmentation = torch.cat([s.segmentation[k] for s, k in zip(sets, keep, strict=True)])
+        self._labels = torch.cat([s.labels[k] for s, k in zip(sets, keep, strict=True)])
+        self._rng = np.random.default_rng(seed)
+        self._pools = [torch.nonzero(self._labels == value)[:, 0].numpy() for value in (0, 1)]
+
+    def batch(self, size: int) -> tuple[Tensor, Tensor, Tensor]:
+        positives = size // 3
+        picks = np.concatenate([self._rng.choice(pool, n) for pool, n in zip(self._pools, (size - positives, positives), strict=True)])
+        chosen = torch.from_numpy(picks)
+        cubes, segmentation = self._cubes[chosen].float(), self._segmentation[chosen].float()
+        labels = self._labels[chosen].float()
+        cubes, segmentation = self._moved(cubes, segmentation)
+        flips = [axis for axis in (2, 3, 4) if self._rng.random() < 0.5]
+        if flips:
+            cubes, segmentation = cubes.flip(flips), segmentation.flip(flips)
+        if self._rng.random() < 0.5:
+            cubes, segmentation = cubes.transpose(2, 3), segmentation.transpose(2, 3)
+        gain = torch.from_numpy(self._rng.uniform(0.75, 1.3, (size, 1, 1, 1)).astype(np.float32))
+        cubes = torch.cat([(cubes[:, 0] * gain)[:, None], cubes[:, 1:]], dim=1)
+        return cubes, segmentation, labels
+
+    def _moved(self, cubes: Tensor, segmentation: Tensor) -> tuple[Tensor, Tensor]:
+        """Shift by up to a voxel: peaks do not always hit the centre."""
+        dx, dy = (int(v) for v in self._rng.integers(-1, 2, 2))
+        return torch.roll(cubes, (dx, dy), (2, 3)), torch.roll(segmentation, (dx, dy), (2, 3))
+
+
+def _cycle(network: nn.Module, steps: int, rate: float) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=1e-2)
+    return optimiser, torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps + 1, pct_start=0.15)
+
+
+def train_teacher(sets: Sequence[ScanCandidates], *, steps: int, seed: int, batch: int = 32, rate: float = 2e-3, device: str = "cpu",
+                  report: Report = lambda _name, _step, _loss: None) -> Teacher:  # fmt: skip
+    """Train the teacher to classify candidates and to segment their microbleeds."""
+    torch.manual_seed(seed)
+    network = Teacher().to(device)
+    average = Average(network)
+    optimiser, schedule = _cycle(network, steps, rate)
+    sampler = _CubeSampler(sets, seed)
+    network.train()
+    for step in range(steps):
+        cubes, segmentation, labels = (x.to(device) for x in sampler.batch(batch))
+        logits, voxels = network(cubes)
+        loss = nn.functional.binary_cross_entropy_with_logits(logits, labels) + segmentation_loss(voxels, segmentation)
+        _step(network, loss, optimiser, schedule, average)
+        report("teacher", step + 1, float(loss.detach()))
+    return average.network.eval()  # type: ignore[return-value]
+
+
+def train_student(sets: Sequence[ScanCandidates], teacher: Teacher | None, *, steps: int, seed: int, batch: int = 32, rate: float = 2e-3,
+                  device: str = "cpu", report: Report = lambda _name, _step, _loss: None) -> Student:  # fmt: skip
+    """Train the student from the labels and, if there is one, from a teacher that no longer changes."""
+    torch.manual_seed(seed + 1)
+    network = Student().to(device)
+    average = Average(network)
+    optimiser, schedule = _cycle(network, steps, rate)
+    sampler = _CubeSampler(sets, seed + 1)
+    network.train()
+    for step in range(steps):
+        cubes, _, labels = (x.to(device) for x in sampler.batch(batch))
+        logits = network(cubes)
+        if teacher is None:
+            loss = nn.functional.binary_cross_entropy_with_logits(logits, labels)
+        else:
+            with torch.no_grad():
+                told = teacher(cubes)[0]
+            loss = distillation_loss(logits, told, labels)
+        _step(network, loss, optimiser, schedule, average)
+        report("student", step + 1, float(loss.detach()))
+    return average.network.eval()  # type: ignore[return-value]
+
+
+def _step(network: nn.Module, loss: Tensor, optimiser: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler, average: Average) -> None:
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+    optimiser.step()
+    schedule.step()
+    average.update(network)
+
+
+def judge(student: Student, candidates: ScanCandidates) -> Tensor:
+    """Student's logits (N,) for the candidates of a scan, as in the main job."""
+    assert candidates.cubes.shape[2:] == (CUBE_IN_PLANE, CUBE_IN_PLANE, CUBE_SLICES)  # noqa: S101
+    return discriminate(student, candidates.cubes.float())

@@ -1,0 +1,171 @@
+"""Stages 1 to 3 on a phantom: grids, peaks, outlines, rules."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from bids_cmb.detector.candidates import find_peaks, heat_map
+from bids_cmb.detector.cleanup import clean_up
+from bids_cmb.detector.devices import choose_device
+from bids_cmb.detector.discriminate import cut_cubes
+from bids_cmb.detector.grid import WorkingGrid, resize_matrix
+from bids_cmb.detector.network_input import local_contrast, network_input
+from bids_cmb.detector.outline import outline_candidate
+from bids_cmb.detector.pipeline import detect
+from bids_cmb.detector.weights import Model
+from bids_cmb.errors import UsageError
+from bids_cmb.types import Candidate, Detection, Volume
+
+from .conftest import phantom
+
+BALL = (36.0, 30.0, 12.0)
+WORLD = (6.0, -5.0, 0.0)
+
+
+@pytest.mark.parametrize("zooms", [(0.5, 0.5, 0.8), (0.9, 0.9, 5.0), (1.0, 4.0, 1.0), (5.0, 0.8, 0.8)])
+def test_working_voxels_come_back(zooms: tuple[float, float, float]) -> None:
+    mask = np.zeros((80, 90, 40), bool)
+    mask[10:70, 12:80, 5:35] = True
+    grid = WorkingGrid.around(np.diag([*zooms, 1.0]), mask)
+    points = torch.tensor([[20.0, 30.0, 10.0], [60.5, 70.25, 30.0]])
+    torch.testing.assert_close(grid.image_voxels(grid.working_voxels(points)), points, atol=1e-3, rtol=0)
+    assert grid.spacing[0] == pytest.approx(0.75, rel=0.02)
+    assert grid.order[2] == (int(np.argmax(zooms)) if max(zooms) > 2 else 2)
+
+
+def test_resizing_keeps_constants_and_commutes_with_flips() -> None:
+    matrix = resize_matrix(37, 20)
+    torch.testing.assert_close(matrix.sum(1), torch.ones(20))
+    values = torch.rand(37)
+    torch.testing.assert_close((matrix @ values).flip(0), matrix @ values.flip(0), atol=1e-5, rtol=0)
+
+
+def test_a_point_keeps_its_place_on_the_working_grid() -> None:
+    image, mask = phantom()
+    channels, grid = network_input(image, mask, "swi", torch.device("cpu"))
+    darkest = torch.nonzero(channels[0] == channels[0].max())[0].float()[None]
+    assert np.abs(grid.image_voxels(darkest)[0].numpy() - BALL).max() < 1.5
+
+
+def test_blood_is_bright_for_the_network_on_every_contrast() -> None:
+    image, mask = phantom()
+    inside = torch.from_numpy(mask)
+    dark = local_contrast(torch.from_numpy(image.data), inside, image.zooms, "gre")
+    bright = local_contrast(torch.from_numpy((100 - image.data) / 100), inside, image.zooms, "qsm")
+    at = tuple(int(v) for v in BALL)
+    assert float(dark[at]) > 0.5
+    assert float(bright[at]) > 1.0
+    assert float(dark[~inside].abs().max()) == 0
+
+
+def test_intensity_units_do_not_matter() -> None:
+    image, mask = phantom()
+    inside = torch.from_numpy(mask)
+    one = local_contrast(torch.from_numpy(image.data), inside, image.zooms, "swi")
+    other = local_contrast(torch.from_numpy(image.data * 1e-4), inside, image.zooms, "swi")
+    torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
+
+
+def test_peaks_are_apart_and_sorted() -> None:
+    heat = torch.zeros(40, 40, 10)
+    for (x, y, z), height in {(10, 10, 5): 0.9, (12, 10, 5): 0.8, (30, 20, 3): 0.95}.items():
+        heat[x, y, z] = height
+    voxels, heights = find_peaks(heat, (0.75, 0.75, 3.0), 0.1)
+    assert voxels.tolist() == [[30, 20, 3], [10, 10, 5]]
+    assert heights.tolist() == pytest.approx([0.95, 0.9])
+
+
+def test_blocks_of_slices_do_not_show(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    channels = torch.rand(2, 30, 41, 37)
+    whole = heat_map(model.candidate_net, channels)
+    monkeypatch.setattr("bids_cmb.detector.candidates._BLOCK_SLICES", 10)
+    torch.testing.assert_close(heat_map(model.candidate_net, channels), whole, atol=1e-5, rtol=0)
+
+
+def test_cubes_are_centred_even_at_the_border() -> None:
+    channels = torch.zeros(1, 20, 20, 6)
+    channels[0, 0, 19, 5] = 1
+    cube = cut_cubes(channels, torch.tensor([[0, 19, 5]]))
+    assert cube.shape == (1, 1, 36, 36, 10)
+    assert float(cube[0, 0, 18, 18, 5]) == 1
+
+
+def test_the_outline_measures_the_ball() -> None:
+    image, mask = phantom()
+    outline = outline_candidate(image, mask, np.array(BALL) + [1.0, -1.0, 0.0], "swi")
+    assert np.linalg.norm(np.array(outline.position) - WORLD) < 0.7
+    assert outline.diameter == pytest.approx(4.0, abs=0.9)
+    assert outline.contrast == pytest.approx(0.7, abs=0.08)
+    assert outline.elongation < 1.3
+
+
+def test_a_vessel_is_longer_than_a_ball() -> None:
+    image, mask = phantom(depth=0.0)
+    data = image.data.copy()
+    data[30:33, 20:50, 12] = 20
+    assert outline_candidate(Volume(data, image.affine), mask, np.array([31.0, 35.0, 12.0]), "swi").elongation > 2
+
+
+def test_detection_is_the_same_on_any_number_of_threads(model: Model) -> None:
+    image, mask = phantom()
+    before = torch.get_num_threads()
+    results = []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        results.append(detect(image, mask, "swi", model, device="cpu"))
+    torch.set_num_threads(before)
+    assert results[0].candidates == results[1].candidates
+    assert np.array_equal(results[0].labels, results[1].labels)
+    assert results[0].candidates
+    assert set(np.unique(results[0].labels)) == {0, *(c.index for c in results[0].candidates)}
+
+
+def candidate(**changes: object) -> Candidate:
+    base = Candidate(1, WORLD, 0.9, 0.9, 30.0, 3.9, 0.5, 1.1, probability=0.9)
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def judge(model: Model, zones: dict | None = None, modality: str = "swi", **changes: object) -> Candidate:
+    labels = np.zeros((20, 20, 10), np.int32)
+    labels[9:12, 9:12, 5] = 1
+    mask = np.ones(labels.shape, bool)
+    return clean_up(Detection((candidate(**changes),), labels), mask, zones or {}, modality, model).candidates[0]
+
+
+@pytest.mark.parametrize(("changes", "contrast", "fate"), [
+    ({}, "swi", "accepted"),
+    ({"stage2_probability": 0.3}, "swi", "stage2"),
+    ({"diameter": 11.0}, "swi", "too_large"),
+    ({"contrast": 0.05}, "swi", "low_contrast"),
+    ({"contrast": -0.4}, "qsm", "negative_susceptibility"),
+])  # fmt: skip
+def test_each_removal_names_its_rule(model: Model, changes: dict, contrast: str, fate: str) -> None:
+    judged = judge(model, modality=contrast, **changes)
+    assert judged.fate == fate
+    assert judged.accepted == (judged.probability >= model.thresholds[contrast])
+
+
+def test_a_doubtful_place_lowers_the_probability_and_is_flagged(model: Model) -> None:
+    zone = np.ones((20, 20, 10), np.float32)
+    sure, unsure = judge(model, {"pineal": zone}, stage2_probability=0.999), judge(model, {"pineal": zone}, stage2_probability=0.7)
+    assert sure.fate == "accepted"
+    assert sure.flags == ("pineal",)
+    assert sure.certainty == "possible"
+    assert unsure.fate == "pineal"
+
+
+def test_definite_needs_probability(model: Model) -> None:
+    assert judge(model, stage2_probability=0.95).certainty == "definite"
+    assert judge(model, stage2_probability=0.7).certainty == "possible"
+
+
+def test_a_gpu_that_is_not_there_is_refused_in_a_sentence() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    assert choose_device("auto").type == "cpu"
+    with pytest.raises(UsageError, match="no CUDA GPU"):
+        choose_device("cuda")

@@ -1,0 +1,57 @@
+"""Weights: what is refused, and with which sentence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bids_cmb.detector.weights import load_model, models_folder
+from bids_cmb.errors import ModelError
+
+
+def test_a_saved_model_loads_from_its_folder_and_its_manifest(manifest: Path) -> None:
+    assert load_model(manifest).sha256 == load_model(manifest.parent).sha256
+
+
+def test_damaged_weights_are_refused(manifest: Path) -> None:
+    weights = manifest.with_suffix(".safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    with pytest.raises(ModelError, match="damaged"):
+        load_model(manifest)
+
+
+@pytest.mark.parametrize(("change", "sentence"), [
+    ({"format": 99}, "not a detector manifest of format"),
+    ({"sha256": "0" * 64}, "damaged"),
+    ({"weights": "missing.safetensors"}, "cannot be read"),
+    ({"student": {"channels": 3, "widths": [4, 4, 4]}}, "does not describe its weights"),
+    ({"thresholds": {}}, "does not describe its weights"),
+])  # fmt: skip
+def test_a_wrong_manifest_is_refused(manifest: Path, change: dict, sentence: str) -> None:
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), **change}))
+    with pytest.raises(ModelError, match=sentence):
+        load_model(manifest)
+
+
+def test_broken_json_and_unknown_names_are_refused(manifest: Path) -> None:
+    manifest.write_text("{")
+    with pytest.raises(ModelError, match="cannot be read"):
+        load_model(manifest)
+    with pytest.raises(ModelError, match="There is no model 'nobody'"):
+        load_model("nobody")
+
+
+def test_a_manifest_cannot_point_out_of_its_folder(manifest: Path) -> None:
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "weights": "/etc/passwd"}))
+    with pytest.raises(ModelError, match="passwd"):
+        load_model(manifest)
+
+
+def test_the_shipped_model_loads_and_names_its_data() -> None:
+    model = load_model()
+    assert set(model.thresholds) == {"gre", "swi", "qsm"}
+    assert all(0 < t < 1 for t in model.thresholds.values())
+    assert "simulated" in model.card["description"]
+    assert (models_folder() / f"{model.name}.json").is_file()
