@@ -23,14 +23,16 @@ from bids_cmb.errors import ModelError
 GRID_MM = 2.0
 #: Both in- and output sizes are multiples of this.
 MULTIPLE = 16
-WIDTHS = (8, 24, 40, 56, 64)
+WIDTHS = (24, 40, 56, 64)
 NAME = "brain-mask"
+_BLOCK = 2
 
 
 class MaskNet(nn.Module):
     """U-Net from (intensity, coverage) to the logit of being brain.
 
-    Most of the work is done at half the grid's resolution; the full one only sharpens the outline.
+    The grid's 2 x 2 x 2 blocks become channels first and voxels again last, so that all work is done at half
+    the grid's resolution.
 
     Parameters
     ----------
@@ -40,18 +42,15 @@ class MaskNet(nn.Module):
 
     def __init__(self, widths: tuple[int, ...] = WIDTHS) -> None:
         super().__init__()
-        self.stem = _block(2, widths[0])
+        self.stem = nn.Sequential(_block(2 * _BLOCK**3, widths[0]), _block(widths[0], widths[0]))
         self.down = nn.ModuleList(nn.Sequential(_block(a, b), _block(b, b)) for a, b in pairwise(widths))
         self.squeeze = nn.ModuleList(nn.Conv3d(b, a, 1) for a, b in pairwise(widths))
-        self.up = nn.ModuleList(
-            nn.Sequential(_block(2 * a, a), _block(a, a)) if level else _block(2 * a, a)
-            for level, a in enumerate(widths[:-1])
-        )
-        self.head = nn.Conv3d(widths[0], 1, 1)
+        self.up = nn.ModuleList(nn.Sequential(_block(2 * a, a), _block(a, a)) for a in widths[:-1])
+        self.head = nn.Conv3d(widths[0], _BLOCK**3, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, 2, x, y, z) to logits (batch, 1, x, y, z); sizes are multiples of `MULTIPLE`."""
-        skips = [self.stem(x)]
+        skips = [self.stem(_to_channels(x))]
         for down in self.down:
             skips.append(down(nn.functional.max_pool3d(skips[-1], 2)))
         out = skips.pop()
@@ -59,8 +58,22 @@ class MaskNet(nn.Module):
             skip = skips.pop()
             out = nn.functional.interpolate(squeeze(out), scale_factor=2.0, mode="trilinear")
             out = up(torch.cat([skip, out], dim=1))
-        logits: Tensor = self.head(out)
-        return logits
+        return _to_voxels(self.head(out))
+
+
+def _to_channels(x: Tensor) -> Tensor:
+    """Move blocks of voxels into channels: (b, c, x, y, z) to (b, 8c, x/2, y/2, z/2)."""
+    b, c, *size = x.shape
+    n, m, k = (length // _BLOCK for length in size)
+    blocks = x.reshape(b, c, n, _BLOCK, m, _BLOCK, k, _BLOCK).permute(0, 1, 3, 5, 7, 2, 4, 6)
+    return blocks.reshape(b, c * _BLOCK**3, n, m, k)
+
+
+def _to_voxels(x: Tensor) -> Tensor:
+    """Move eight channels back into blocks of voxels: the inverse of `_to_channels` for one channel."""
+    b, _, n, m, k = x.shape
+    blocks = x.reshape(b, 1, _BLOCK, _BLOCK, _BLOCK, n, m, k).permute(0, 1, 5, 2, 6, 3, 7, 4)
+    return blocks.reshape(b, 1, n * _BLOCK, m * _BLOCK, k * _BLOCK)
 
 
 def _block(inputs: int, outputs: int) -> nn.Sequential:

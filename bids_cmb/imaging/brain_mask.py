@@ -1,0 +1,298 @@
+"""Where the brain is, on any contrast, with or without a skull, for the whole head or a slab of it.
+
+An image that someone has masked already keeps its own support: cutting it again could only lose tissue. Any
+other goes through the mask network; where its answer is not plausible, thresholds and shapes stand in, with a
+warning. Very dark bleeds never leave holes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from bids_cmb.errors import InputError, ModelError
+from bids_cmb.imaging.coarse import coarse_shape, from_coarse, to_coarse
+from bids_cmb.imaging.mask_network import GRID_MM, MULTIPLE, MaskModel, load_mask_model, network_input
+from bids_cmb.imaging.morphology import closed, depth_mm, dilated, eroded, filled, opened, parts_of_size
+from bids_cmb.types import BoolArray, Contrast, FloatArray, Point, Volume
+
+#: A scan at least this high (mm, along z) and wide (x, y) covers the whole brain.
+FULL_COVERAGE_MM = (130.0, 150.0, 110.0)
+#: Brain volume in ml that a fully covered adult head can have.
+PLAUSIBLE_ML = (600.0, 2200.0)
+#: Less brain than this, in ml, is none.
+LEAST_ML = 5.0
+
+_ZOOMS: Point = (GRID_MM, GRID_MM, GRID_MM)
+#: Share of exactly equal voxels around the head that tells a mask was applied.
+_LEAST_BACKGROUND = 0.08
+#: Median signal of the darkest layer under the surface over the median of the depth: a skull is dark.
+_SKULL_RATIO = 0.45
+_NO_SKULL_RATIO = 0.7
+_LAYER_MM = 2.0
+_SKULL_DEPTH_MM = (3.0, 15.0)
+_DEEP_MM = 25.0
+#: Largest hole of one slice that is filled, mm².
+_SLICE_HOLE_MM2 = 150.0
+
+Method = Literal["support", "network", "classical"]
+
+
+@dataclass(frozen=True)
+class BrainMask:
+    """A brain mask and how it came about.
+
+    Attributes
+    ----------
+    mask
+        Brain voxels.
+    method
+        ``support`` (the image was masked already), ``network`` or ``classical``.
+    warnings
+        Sentences for the user.
+    """
+
+    mask: BoolArray
+    method: Method
+    warnings: tuple[str, ...] = ()
+
+
+def find_brain(volume: Volume, contrast: Contrast) -> BoolArray:
+    """Find the brain voxels of a scan.
+
+    Parameters
+    ----------
+    volume
+        Closest canonical image; GRE and SWI with a background near zero.
+    contrast
+        ``gre``, ``swi`` or ``qsm``.
+
+    Returns
+    -------
+    BoolArray
+        Brain voxels, same shape, without holes.
+
+    Raises
+    ------
+    InputError
+        If no brain can be found.
+    """
+    return mask_brain(volume, contrast).mask
+
+
+def mask_brain(volume: Volume, contrast: Contrast, model: MaskModel | None = None) -> BrainMask:
+    """Find the brain voxels of a scan and say how; see `find_brain`.
+
+    Parameters
+    ----------
+    volume, contrast
+        As for `find_brain`.
+    model
+        The mask network; default the shipped one.
+
+    Returns
+    -------
+    BrainMask
+        Mask, method and warnings.
+    """
+    coarse = to_coarse(volume.data, volume.zooms, GRID_MM)
+    support = _support(volume, coarse)
+    if support is not None and _looks_stripped(coarse, support, contrast) is True:
+        return BrainMask(_own_support(volume), "support")
+    chance, problem = _network_chance(coarse, model)
+    if chance is not None:
+        found = _cleaned(chance)
+        if support is not None and _agrees(found, support):
+            return BrainMask(_own_support(volume), "support")
+        if _plausible(found, coarse.shape):
+            return BrainMask(_to_fine(found, chance, volume), "network", problem)
+        problem = (*problem, "The brain mask network found no plausible brain; thresholds were used instead.")
+    classical = _classical(coarse, contrast)
+    if _plausible(classical, coarse.shape):
+        mask = _to_fine(classical, classical.astype(np.float32), volume)
+        return BrainMask(mask, "classical", problem)
+    if chance is not None and found.sum() * GRID_MM**3 / 1000 >= LEAST_ML:
+        millilitres = found.sum() * GRID_MM**3 / 1000
+        warning = (
+            f"The brain mask of {millilitres:.0f} ml is not plausible; look at it before using the results."
+        )
+        return BrainMask(_to_fine(found, chance, volume), "network", (warning,))
+    raise InputError(
+        "No brain could be found in the image; give a brain mask, or check that it is a head scan."
+    )
+
+
+# --- images that are masked already ------------------------------------------------------------------------
+
+
+def background_value(data: FloatArray) -> float | None:
+    """Return the value that a mask left around the head, or None if there is none.
+
+    Parameters
+    ----------
+    data
+        Array of shape (x, y, z).
+
+    Returns
+    -------
+    float or None
+        Zero, or the commonest value of the eight corners' surroundings, if enough voxels equal it exactly.
+    """
+    corners = [float(data[x, y, z]) for x in (0, -1) for y in (0, -1) for z in (0, data.shape[2] // 2, -1)]
+    for value in (0.0, max(set(corners), key=corners.count)):
+        if float((data == value).mean()) >= _LEAST_BACKGROUND:
+            return value
+    return None
+
+
+def _support(volume: Volume, coarse: FloatArray) -> BoolArray | None:
+    """Return the coarse outline of all voxels that are not background, or None without a background."""
+    value = background_value(volume.data)
+    if value is None:
+        return None
+    share = to_coarse(volume.data != value, volume.zooms, GRID_MM)
+    outline = parts_of_size(share > 0.5, 500)
+    return closed(filled(outline), _ZOOMS, 4.0) if outline.any() and coarse.size else None
+
+
+def _looks_stripped(coarse: FloatArray, support: BoolArray, contrast: Contrast) -> bool | None:
+    """Whether a support is a brain's rather than a head's, or None if intensities alone cannot tell.
+
+    Under the surface of a head lies the skull, dark on every magnitude image; under the surface of a stripped
+    brain lies cortex.
+    """
+    millilitres = support.sum() * GRID_MM**3 / 1000
+    if millilitres > PLAUSIBLE_ML[1] or millilitres < LEAST_ML:
+        return False
+    if contrast == "qsm":
+        # Susceptibility is computed inside a mask, and nobody keeps the scalp in it.
+        return True
+    depth = depth_mm(support, _ZOOMS)
+    inner = coarse[depth > min(_DEEP_MM, 0.6 * float(depth.max()))]
+    if inner.size == 0 or not np.isfinite(depth).all():
+        return None
+    layers = [
+        float(np.median(coarse[(depth > low) & (depth <= low + _LAYER_MM)]))
+        for low in np.arange(*_SKULL_DEPTH_MM, _LAYER_MM)
+        if ((depth > low) & (depth <= low + _LAYER_MM)).sum() > 50
+    ]
+    deep = float(np.median(inner))
+    if not layers or deep <= 0:
+        return None
+    ratio = min(layers) / deep
+    if ratio < _SKULL_RATIO:
+        return False
+    return True if ratio > _NO_SKULL_RATIO else None
+
+
+def _agrees(found: BoolArray, support: BoolArray) -> bool:
+    """Whether a support is about what the network calls brain, so that nothing but brain is in it."""
+    if found.sum() < 0.5 * support.sum():
+        return False
+    return bool((support & ~dilated(found, _ZOOMS, 6.0)).sum() < 0.05 * support.sum())
+
+
+def _own_support(volume: Volume) -> BoolArray:
+    """Return the voxels of an image that are not background, without its holes and specks."""
+    value = background_value(volume.data)
+    support = volume.data != (0.0 if value is None else value)
+    kept = parts_of_size(support, 500 / volume.voxel_volume)
+    return filled(kept, _SLICE_HOLE_MM2 / _pixel_area(volume.zooms))
+
+
+def _pixel_area(zooms: Point) -> float:
+    """Area of the smallest face of a voxel, mm²."""
+    x, y, z = zooms
+    return min(x * y, y * z, x * z)
+
+
+# --- the network -------------------------------------------------------------------------------------------
+
+
+def _network_chance(coarse: FloatArray, model: MaskModel | None) -> tuple[FloatArray | None, tuple[str, ...]]:
+    """Return the network's probability of brain on the coarse grid, or None and why there is none."""
+    import torch
+
+    try:
+        loaded = load_mask_model() if model is None else model
+    except ModelError as error:
+        return None, (f"The brain was found by thresholds: {error}",)
+    padding = [(0, -n % MULTIPLE) for n in coarse.shape]
+    image = torch.from_numpy(np.pad(coarse, padding))[None, None]
+    coverage = torch.from_numpy(np.pad(np.ones_like(coarse), padding))[None, None]
+    with torch.inference_mode():
+        logits = loaded.network(network_input(image, coverage))
+    x, y, z = coarse.shape
+    return np.ascontiguousarray(torch.sigmoid(logits)[0, 0, :x, :y, :z].numpy()), ()
+
+
+def _cleaned(chance: FloatArray) -> BoolArray:
+    """Make one solid brain of the network's probability, on the coarse grid."""
+    mask = chance > 0.5
+    core = parts_of_size(eroded(mask, _ZOOMS, 2.5), 5000 / GRID_MM**3, share=0.04)
+    body = mask & dilated(core, _ZOOMS, 4.5)
+    return filled(closed(parts_of_size(body, 5000 / GRID_MM**3, share=0.04), _ZOOMS, 5.0))
+
+
+def _plausible(mask: BoolArray, shape: tuple[int, ...]) -> bool:
+    """Whether a coarse mask has a brain's volume, given how much of the head the scan can hold."""
+    millilitres = float(mask.sum()) * GRID_MM**3 / 1000
+    if millilitres < LEAST_ML or millilitres > PLAUSIBLE_ML[1]:
+        return False
+    full = all(n * GRID_MM >= least for n, least in zip(shape, FULL_COVERAGE_MM, strict=True))
+    return not full or millilitres >= PLAUSIBLE_ML[0]
+
+
+def _to_fine(mask: BoolArray, chance: FloatArray, volume: Volume) -> BoolArray:
+    """Bring a coarse mask to the image's grid along the outline of the probability."""
+    field = np.where(mask, np.maximum(chance, 0.0), np.minimum(chance, 0.49)).astype(np.float32)
+    field[mask & (chance < 0.5)] = 1.0
+    fine = from_coarse(field, volume.data.shape, volume.zooms, GRID_MM) > 0.5
+    kept = parts_of_size(fine, 2000 / volume.voxel_volume)
+    return filled(kept, _SLICE_HOLE_MM2 / _pixel_area(volume.zooms))
+
+
+# --- without the network -----------------------------------------------------------------------------------
+
+
+def _classical(coarse: FloatArray, contrast: Contrast) -> BoolArray:
+    """Find the brain by brightness (magnitude) or by smoothness (QSM) and shape, on the coarse grid."""
+    measure = -_roughness(coarse) if contrast == "qsm" else coarse
+    low, high = (float(v) for v in np.percentile(measure, (1, 99)))
+    if high <= low:
+        return np.zeros(coarse.shape, dtype=bool)
+    level = _otsu(np.clip(measure, low, high))
+    bright = measure > level * 0.7 if contrast != "qsm" else measure > level
+    core = parts_of_size(eroded(bright, _ZOOMS, 4.0), 0, share=1.0)
+    grown = dilated(core, _ZOOMS, 5.0) & bright
+    return filled(closed(opened(parts_of_size(grown, 0, share=1.0), _ZOOMS, 2.0), _ZOOMS, 6.0))
+
+
+def _roughness(coarse: FloatArray) -> FloatArray:
+    """Local standard deviation over 10 mm cubes: large in the noise around a head."""
+    mean = ndimage.uniform_filter(coarse, 5)
+    variance = ndimage.uniform_filter(coarse**2, 5) - mean**2
+    return np.asarray(np.sqrt(np.maximum(variance, 0)), dtype=np.float32)
+
+
+def _otsu(values: npt.NDArray[np.float32]) -> float:
+    """Threshold that parts a histogram into the two classes of least variance (Otsu 1979)."""
+    counts, edges = np.histogram(values, 256)
+    centres = (edges[:-1] + edges[1:]) / 2
+    below = np.cumsum(counts)
+    above = below[-1] - below
+    total = np.cumsum(counts * centres)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gap = total / below - (total[-1] - total) / above
+        between = below * above * gap**2
+    return float(centres[int(np.nanargmax(between))])
+
+
+def covers_whole_brain(volume: Volume) -> bool:
+    """Whether a scan is large enough to hold a whole brain."""
+    shape = coarse_shape(volume.data.shape, volume.zooms, GRID_MM)
+    return all(n * GRID_MM >= least for n, least in zip(shape, FULL_COVERAGE_MM, strict=True))

@@ -1,0 +1,195 @@
+"""Which way a brain is found, what happens when that fails, and that no bleed leaves a hole."""
+
+import numpy as np
+import pytest
+import torch
+
+from bids_cmb.errors import InputError
+from bids_cmb.imaging.brain_mask import background_value, find_brain, mask_brain
+from bids_cmb.imaging.mask_network import MaskModel
+from bids_cmb.types import Volume
+
+from .phantoms import dice, head, susceptibility
+
+
+class _Fake(torch.nn.Module):
+    """Stands in for the network: calls everything brain that a function of the input says."""
+
+    def __init__(self, rule):
+        super().__init__()
+        self.rule = rule
+
+    def forward(self, x):
+        return torch.where(self.rule(x), 4.0, -4.0)
+
+
+def _model(rule):
+    return MaskModel(_Fake(rule), {})
+
+
+def _knows(inside):
+    """A network that knows the answer on a 2 mm grid."""
+    size = [n + (-n % 16) for n in inside.shape]
+    padded = np.zeros(size, bool)
+    padded[tuple(slice(0, n) for n in inside.shape)] = inside
+    return _model(lambda _: torch.from_numpy(padded)[None, None])
+
+
+_nothing = _model(lambda x: torch.zeros_like(x[:, :1], dtype=torch.bool))
+_everything = _model(lambda x: torch.ones_like(x[:, :1], dtype=torch.bool))
+
+
+def test_a_stripped_image_keeps_its_support_and_asks_no_network():
+    volume, inside = head(stripped=True)
+    found = mask_brain(volume, "swi", _nothing)
+    assert found.method == "support"
+    np.testing.assert_array_equal(found.mask, inside)
+
+
+def test_a_black_bleed_in_a_stripped_image_leaves_no_hole():
+    volume, inside = head((160, 180, 40), (1.0, 1.0, 4.0), stripped=True)
+    data = volume.data.copy()
+    data[80:88, 90:98, 18:22] = 0
+    data[60:66, 60:66, :] = np.where(np.arange(40) < 30, data[60:66, 60:66, :], 0)
+    found = mask_brain(Volume(data, volume.affine), "gre", _nothing)
+    assert found.mask[84, 94, 20]
+    assert (found.mask & ~inside).sum() == 0
+    assert found.mask.sum() > 0.999 * inside.sum()
+
+
+def test_specks_of_a_stripped_image_are_dropped():
+    volume, inside = head(stripped=True)
+    data = volume.data.copy()
+    data[1:3, 1:3, 1:3] = 50
+    np.testing.assert_array_equal(mask_brain(Volume(data, volume.affine), "swi", _nothing).mask, inside)
+
+
+def test_a_whole_head_with_a_background_of_zeros_is_not_taken_for_stripped():
+    volume, inside = head()
+    data = np.where(volume.data < 6, 0, volume.data).astype(np.float32)
+    found = mask_brain(Volume(data, volume.affine), "gre", _knows(inside))
+    assert found.method == "network"
+    assert dice(found.mask, inside) > 0.99
+    assert found.warnings == ()
+
+
+def test_black_bleeds_in_a_head_leave_no_hole():
+    volume, inside = head()
+    answer = inside.copy()
+    answer[40:44, 50:54, 40:44] = False
+    found = mask_brain(volume, "gre", _knows(answer))
+    assert found.mask[42, 52, 42]
+
+
+@pytest.mark.parametrize("wrong", [_nothing, _everything])
+def test_thresholds_stand_in_for_a_network_that_fails(wrong):
+    volume, inside = head()
+    found = mask_brain(volume, "gre", wrong)
+    assert found.method == "classical"
+    assert any("thresholds" in w for w in found.warnings)
+    assert dice(found.mask, inside) > 0.95
+
+
+def test_an_implausible_mask_is_kept_with_a_warning_when_nothing_better_is_there():
+    rng = np.random.default_rng(0)
+    noise = Volume(np.abs(rng.standard_normal((96, 112, 96))).astype(np.float32), np.diag([2.0, 2, 2, 1]))
+    small = np.zeros((96, 112, 96), bool)
+    small[40:56, 50:66, 40:56] = True
+    found = mask_brain(noise, "gre", _knows(small))
+    assert any("not plausible" in w for w in found.warnings)
+
+
+def test_no_brain_at_all_is_a_sentence():
+    rng = np.random.default_rng(0)
+    noise = Volume(np.abs(rng.standard_normal((96, 112, 96))).astype(np.float32), np.diag([2.0, 2, 2, 1]))
+    with pytest.raises(InputError, match="No brain"):
+        mask_brain(noise, "gre", _nothing)
+
+
+def test_a_masked_map_keeps_its_support_and_its_negative_voxels():
+    volume, inside = susceptibility()
+    data = volume.data.copy()
+    data[48, 56, 48] = 0
+    found = mask_brain(Volume(data, volume.affine), "qsm", _nothing)
+    assert found.method == "support"
+    np.testing.assert_array_equal(found.mask, inside)
+    assert (data[found.mask] < 0).any()
+
+
+def test_a_map_masked_with_another_value():
+    volume, inside = susceptibility()
+    data = np.where(inside, volume.data, -1).astype(np.float32)
+    np.testing.assert_array_equal(mask_brain(Volume(data, volume.affine), "qsm", _nothing).mask, inside)
+
+
+def test_an_unmasked_map_goes_through_the_network():
+    volume, inside = susceptibility(masked=False)
+    found = mask_brain(volume, "qsm", _knows(inside))
+    assert found.method == "network"
+    assert dice(found.mask, inside) > 0.99
+    classical = mask_brain(volume, "qsm", _nothing)
+    assert classical.method == "classical"
+    assert dice(classical.mask, inside) > 0.9
+
+
+def test_thin_and_thick_voxels_give_the_same_outline():
+    volume, _ = head((96, 112, 96))
+    inside = head((96, 112, 96))[1]
+    fine, truth = head((192, 224, 38), (1.0, 1.0, 5.0))
+    coarse = np.zeros((96, 112, 95), bool)
+    axes = [
+        np.minimum((np.arange(n) + 0.5) * 2 / z, m - 1).astype(int)
+        for n, z, m in zip(coarse.shape, (1.0, 1.0, 5.0), truth.shape, strict=True)
+    ]
+    found = mask_brain(fine, "swi", _knows(truth[np.ix_(*axes)]))
+    assert dice(found.mask, truth) > 0.97
+    assert mask_brain(volume, "swi", _knows(inside)).mask.shape == volume.data.shape
+
+
+@pytest.mark.parametrize(("value", "share", "expected"), [(0, 0.3, 0.0), (-1, 0.3, -1.0), (0, 0.01, None)])
+def test_background_value(value, share, expected):
+    data = np.random.default_rng(0).random((20, 20, 20)).astype(np.float32)
+    data[: round(20 * share)] = value
+    data[0, 0, 0] = value
+    assert background_value(data) == expected
+
+
+def test_the_same_mask_for_any_number_of_threads():
+    volume, _ = head(noise=4.0)
+    before = torch.get_num_threads()
+    masks = []
+    try:
+        for threads in (1, 2, 4):
+            torch.set_num_threads(threads)
+            masks.append(find_brain(volume, "gre"))
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_array_equal(masks[0], masks[1])
+    np.testing.assert_array_equal(masks[0], masks[2])
+
+
+# --- real images -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.shared_data
+@pytest.mark.slow
+def test_a_real_slab_at_a_late_echo(shared_data):
+    import nibabel as nib
+
+    (path,) = sorted((shared_data / "gre_12echo").glob("*.nii.gz"))
+    image = nib.as_closest_canonical(nib.load(path))
+    volume = Volume(np.asarray(image.dataobj)[..., 5].astype(np.float32), image.affine)
+    mask = find_brain(volume, "gre")
+    # A slab of 14 mm through the basal ganglia: brain of some 240 ml, head of some 340 ml.
+    assert 200 < mask.sum() * volume.voxel_volume / 1000 < 275
+
+
+@pytest.mark.shared_data
+def test_a_real_masked_map(shared_data):
+    from bids_cmb.imaging.volume import load_image
+
+    volume = load_image(shared_data / "qsm_hemorrhage" / "msQSM.nii.gz").volume
+    found = mask_brain(volume, "qsm")
+    assert found.method == "support"
+    support = volume.data != 0
+    assert (support & ~found.mask).sum() < 0.001 * support.sum()
