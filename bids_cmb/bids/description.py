@@ -52,8 +52,8 @@ A table without rows and an empty mask mean that none was found. Columns are exp
 `sub-*.html` is the report of one subject. `group_*.tsv` and `group_cmb.html` are made by the group level.
 `logs/` holds the configuration and log of each run, and in `logs/scans/` what became of each scan.
 
-The files that BIDS has no place for are listed in `.bidsignore`. If this folder lies inside a raw dataset that
-is validated together with its derivatives, copy the patterns to the `.bidsignore` of the raw dataset.
+The files that BIDS has no place for are listed in `.bidsignore`. If this folder lies inside a raw dataset
+that is validated together with its derivatives, copy the patterns to the `.bidsignore` of the raw dataset.
 """
 
 
@@ -63,10 +63,13 @@ def check_output_dir(output_dir: Path) -> None:
     Raises
     ------
     UsageError
-        If it holds another dataset, whose description would be overwritten, or is no folder.
+        If it is no folder, can't be written to, or holds another dataset, whose description would be lost.
     """
     if output_dir.exists() and not output_dir.is_dir():
         raise UsageError(f"OUTPUT_DIR {output_dir} is a file; name a folder.")
+    nearest = next(folder for folder in (output_dir, *output_dir.parents) if folder.exists())
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UsageError(f"OUTPUT_DIR {output_dir} cannot be written to; name another folder, or mount it.")
     description = output_dir / "dataset_description.json"
     content, problem = load_json_object(description) if description.exists() else ({}, "")
     if content and not problem and _generator(content) not in SOFTWARE_NAMES:

@@ -56,3 +56,14 @@ def write_image(path: Path, data: npt.NDArray[Any], header: Any) -> None:  # noq
 def label_type(largest: int) -> type[np.int16] | type[np.int32]:
     """Return the smaller integer type that holds all labels up to `largest`."""
     return np.int16 if largest <= np.iinfo(np.int16).max else np.int32
+
+
+def count_voxels(path: Path) -> int:
+    """Return the number of voxels that a file's header declares; 0 if it can't be read."""
+    import nibabel as nib
+
+    try:
+        shape = nib.load(path).shape  # type: ignore[attr-defined]
+    except (OSError, ValueError, nib.filebasedimages.ImageFileError):
+        return 0
+    return int(np.prod(shape, dtype=np.int64))

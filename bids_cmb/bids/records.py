@@ -1,4 +1,4 @@
-"""What became of each scan, kept in ``logs/scans/``: lets a run resume, and tells the group level of failures.
+"""What became of each scan, kept in ``logs/scans/``: lets a run resume, tells the group level of failures.
 
 Times and file dates stay in these records, so that the dataset itself depends on nothing but its input.
 """
@@ -91,12 +91,13 @@ def fingerprint(facts: Mapping[str, Any], files: Iterable[Path]) -> str:
         Input files; they enter by name, size and time of last change, not by content, which would take long.
         Links are followed. A file that isn't there enters as such.
     """
-    states: list[Any] = []
-    for path in files:
-        try:
-            state = path.stat()
-            states.append([path.name, state.st_size, state.st_mtime_ns])
-        except OSError:
-            states.append([path.name, None])
-    text = json.dumps([facts, states], sort_keys=True, default=str)
+    text = json.dumps([facts, [_state(path) for path in files]], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _state(path: Path) -> list[Any]:
+    try:
+        state = path.stat()
+    except OSError:
+        return [path.name, None]
+    return [path.name, state.st_size, state.st_mtime_ns]
