@@ -1,0 +1,131 @@
+"""Speed, memory and overlap of the brain mask.
+
+    python benchmarks/brain_mask.py speed                 256 x 256 x 160 voxels, simulated
+    python benchmarks/brain_mask.py heads T1W [T1W ...]   overlap with masks made for training
+    python benchmarks/brain_mask.py look IMAGE OUT.png --contrast gre
+
+`heads` is an honest figure only with ``--weights`` of a training that left the head out: the shipped weights
+have seen label maps (never intensities) of the heads named in their manifest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import time
+from pathlib import Path
+
+import numpy as np
+
+from bids_cmb.imaging.brain_mask import mask_brain
+from bids_cmb.imaging.mask_network import load_mask_model
+from bids_cmb.imaging.prepare import prepare
+from bids_cmb.imaging.volume import load_image
+from bids_cmb.types import FloatArray, Volume
+
+
+def main() -> None:
+    """Run one measurement."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--weights", type=Path, help="folder of other weights than the shipped ones")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0 for torch's default")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("speed")
+    heads = commands.add_parser("heads")
+    heads.add_argument("t1w", type=Path, nargs="+")
+    look = commands.add_parser("look")
+    look.add_argument("image", type=Path)
+    look.add_argument("out", type=Path)
+    look.add_argument("--contrast", choices=("gre", "swi", "qsm"), default="gre")
+    arguments = parser.parse_args()
+    if arguments.threads:
+        import torch
+
+        torch.set_num_threads(arguments.threads)
+    if arguments.command == "speed":
+        speed()
+    elif arguments.command == "heads":
+        overlap(arguments.t1w, arguments.weights)
+    else:
+        picture(arguments.image, arguments.out, arguments.contrast, arguments.weights)
+
+
+def head_256() -> FloatArray:
+    """Simulated head, 256 x 256 x 160 of 0.8 x 0.8 x 1 mm: template brain, shells, bias and noise."""
+    from nilearn.datasets import load_mni152_template
+    from scipy import ndimage
+
+    template = np.asarray(load_mni152_template(resolution=1).dataobj, dtype=np.float32)
+    rough = ndimage.zoom(template, (1.25, 1.25, 1), order=1)
+    data = np.zeros((256, 256, 160), np.float32)
+    box = [min(a, b) for a, b in zip(rough.shape, data.shape, strict=True)]
+    put = tuple(slice((n - b) // 2, (n - b) // 2 + b) for n, b in zip(data.shape, box, strict=True))
+    take = tuple(slice((n - b) // 2, (n - b) // 2 + b) for n, b in zip(rough.shape, box, strict=True))
+    data[put] = rough[take] / rough.max()
+    distance = ndimage.distance_transform_edt(data < 0.1, sampling=(0.8, 0.8, 1.0))
+    data[(distance > 9) & (distance < 16)] = 0.9
+    data *= np.exp(np.linspace(-0.4, 0.4, 256, dtype=np.float32))[:, None, None]
+    rng = np.random.default_rng(0)
+    return np.abs(data * 1000 + 20 * rng.standard_normal(data.shape).astype(np.float32))
+
+
+def speed() -> None:
+    """Time `prepare` on a large SWI, first run and later runs."""
+    volume = Volume(head_256(), np.diag([0.8, 0.8, 1.0, 1.0]))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    for run in range(3):
+        start = time.perf_counter()
+        out = prepare(volume, "swi")
+        seconds = time.perf_counter() - start
+        millilitres = out.brain_mask.sum() * volume.voxel_volume / 1000
+        print(f"run {run}: {seconds:.2f} s, mask {millilitres:.0f} ml, warnings {list(out.warnings)}")
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(f"peak memory {after:.2f} GB ({before:.2f} GB before)")
+
+
+def overlap(paths: list[Path], weights: Path | None) -> None:
+    """Dice with the masks that training derives from T1-weighted heads."""
+    from bids_cmb.training.brain_mask import anatomies
+
+    model = load_mask_model(weights)
+    template, template_mask = anatomies._template()
+    for path in paths:
+        image = anatomies._t1w_head(path)
+        reference, _ = anatomies._segment_t1w(image, template, template_mask)
+        start = time.perf_counter()
+        found = mask_brain(Volume(image, np.eye(4)), "gre", model)
+        seconds = time.perf_counter() - start
+        dice = 2 * (found.mask & reference).sum() / (found.mask.sum() + reference.sum())
+        print(f"{path.name}: Dice {dice:.4f} ({found.method}, {seconds:.1f} s), {list(found.warnings)}")
+
+
+def picture(path: Path, out: Path, contrast: str, weights: Path | None) -> None:
+    """Draw the outline of the mask on slices along the three axes."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    volume = load_image(path).volume
+    found = mask_brain(volume, contrast, load_mask_model(weights))  # type: ignore[arg-type]
+    low, high = np.percentile(volume.data, (1, 99.5))
+    figure, axes = pyplot.subplots(3, 6, figsize=(24, 12), facecolor="k")
+    for row, axis in enumerate((2, 1, 0)):
+        there = np.flatnonzero(found.mask.any(axis=tuple(k for k in range(3) if k != axis)))
+        sides = [volume.zooms[k] for k in range(3) if k != axis]
+        for panel, index in zip(
+            axes[row], np.linspace(there[0], there[-1], 8)[1:-1].astype(int), strict=True
+        ):
+            shown = np.take(volume.data, index, axis).T
+            panel.imshow(shown, cmap="gray", origin="lower", vmin=low, vmax=high, aspect=sides[1] / sides[0])
+            panel.contour(np.take(found.mask, index, axis).T, [0.5], colors="r", linewidths=1)
+            panel.axis("off")
+    figure.tight_layout()
+    figure.savefig(out, dpi=60)
+    print(found.method, list(found.warnings))
+
+
+if __name__ == "__main__":
+    main()
