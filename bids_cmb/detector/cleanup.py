@@ -36,7 +36,13 @@ ZONE_PENALTY: Mapping[str, float] = {
 _FLAG_FROM = 0.3
 
 
-def clean_up(detection: Detection, brain_mask: BoolArray, zones: Mapping[str, FloatArray], contrast: Contrast, model: Model) -> Detection:
+def clean_up(
+    detection: Detection,
+    brain_mask: BoolArray,
+    zones: Mapping[str, FloatArray],
+    contrast: Contrast,
+    model: Model,
+) -> Detection:
     """Apply the constraints to every candidate.
 
     Parameters
@@ -67,12 +73,18 @@ def _depth_inside(detection: Detection, brain_mask: BoolArray) -> Mapping[int, f
     """Largest distance of each candidate's voxels to the outside of the mask, in voxels of the finest kind."""
     depth = ndimage.distance_transform_edt(np.pad(brain_mask, 1))[1:-1, 1:-1, 1:-1]
     indices = [c.index for c in detection.candidates]
-    values = ndimage.maximum(depth, detection.labels, indices) if indices else []
+    values: list[float] = list(ndimage.maximum(depth, detection.labels, indices)) if indices else []
     return dict(zip(indices, map(float, values), strict=True))
 
 
-def _judge(candidate: Candidate, detection: Detection, depth_of: Mapping[int, float], zones: Mapping[str, FloatArray], contrast: Contrast,
-           model: Model) -> Candidate:  # fmt: skip
+def _judge(
+    candidate: Candidate,
+    detection: Detection,
+    depth_of: Mapping[int, float],
+    zones: Mapping[str, FloatArray],
+    contrast: Contrast,
+    model: Model,
+) -> Candidate:
     threshold = model.thresholds[contrast]
     impossible = _impossible(candidate, depth_of[candidate.index], contrast)
     own = detection.labels == candidate.index if impossible is None and zones else None
@@ -95,7 +107,9 @@ def _judge(candidate: Candidate, detection: Detection, depth_of: Mapping[int, fl
         fate = max(penalties, key=lambda name: penalties[name])
     else:
         fate = "accepted"
-    certain: Certainty = "definite" if probability >= model.definite[contrast] and not any(penalties.values()) else "possible"
+    certain: Certainty = (
+        "definite" if probability >= model.definite[contrast] and not any(penalties.values()) else "possible"
+    )
     return replace(candidate, probability=round(probability, 4), fate=fate, flags=flags, certainty=certain)
 
 

@@ -31,15 +31,24 @@ def cut_cubes(channels: Tensor, centres: Tensor) -> Tensor:
     """
     half, deep = CUBE_IN_PLANE // 2, CUBE_SLICES // 2
     padded = F.pad(channels, (deep, deep, half, half, half, half))
-    cubes = [padded[:, x : x + CUBE_IN_PLANE, y : y + CUBE_IN_PLANE, z : z + CUBE_SLICES] for x, y, z in centres.tolist()]
-    return torch.stack(cubes) if cubes else channels.new_zeros((0, channels.shape[0], CUBE_IN_PLANE, CUBE_IN_PLANE, CUBE_SLICES))
+    cubes = [
+        padded[:, x : x + CUBE_IN_PLANE, y : y + CUBE_IN_PLANE, z : z + CUBE_SLICES]
+        for x, y, z in centres.tolist()
+    ]
+    return (
+        torch.stack(cubes)
+        if cubes
+        else channels.new_zeros((0, channels.shape[0], CUBE_IN_PLANE, CUBE_IN_PLANE, CUBE_SLICES))
+    )
 
 
 @torch.inference_mode()
 def discriminate(student: Student, cubes: Tensor) -> Tensor:
     """Return the student's logits (N,) for cubes, averaged over the mirror images in plane."""
     logits = [
-        torch.stack([student(part), student(part.flip(2)), student(part.flip(3)), student(part.flip(2, 3))]).mean(dim=0)
+        torch.stack(
+            [student(part), student(part.flip(2)), student(part.flip(3)), student(part.flip(2, 3))]
+        ).mean(dim=0)
         for part in cubes.split(_CUBES_AT_ONCE)
     ]
     return torch.cat(logits) if logits else cubes.new_zeros(0)

@@ -62,7 +62,10 @@ class WorkingGrid:
         for position, axis in enumerate(order):
             occupied = np.flatnonzero(brain_mask.any(axis=tuple(a for a in range(3) if a != axis)))
             margin = math.ceil(_MARGIN / zooms[axis])
-            low, high = max(0, int(occupied[0]) - margin), min(brain_mask.shape[axis], int(occupied[-1]) + 1 + margin)
+            low, high = (
+                max(0, int(occupied[0]) - margin),
+                min(brain_mask.shape[axis], int(occupied[-1]) + 1 + margin),
+            )
             length = (high - low) * float(zooms[axis])
             if position < 2:
                 wanted = IN_PLANE

@@ -17,7 +17,9 @@ _QSM_SCALE = 0.4
 RADII = (1.0, 1.5, 2.0, 3.0)
 
 
-def local_contrast(image: Tensor, mask: Tensor, spacing: tuple[float, float, float], contrast: Contrast) -> Tensor:
+def local_contrast(
+    image: Tensor, mask: Tensor, spacing: tuple[float, float, float], contrast: Contrast
+) -> Tensor:
     """Scale an image so that tissue is about 0 and a microbleed positive, outside the mask 0.
 
     GRE and SWI: ``1 - I / local level``, the level being a masked Gaussian mean of 15 mm. QSM: ``chi / 0.4 ppm``
@@ -42,7 +44,9 @@ def local_contrast(image: Tensor, mask: Tensor, spacing: tuple[float, float, flo
         typical = image[mask].median() if bool(mask.any()) else image.new_zeros(())
         return ((image - typical) / _QSM_SCALE).clamp(-1.5, 4.0) * inside
     typical = image[mask].median() if bool(mask.any()) else image.new_ones(())
-    limited = torch.minimum(torch.maximum(image, 0.3 * typical), 2.0 * typical)  # one bleed or vessel must not set the level
+    limited = torch.minimum(
+        torch.maximum(image, 0.3 * typical), 2.0 * typical
+    )  # one bleed or vessel must not set the level
     level = _wide_mean(limited * inside, spacing) / _wide_mean(inside, spacing).clamp(min=1e-3)
     return (1 - image / level.clamp(min=1e-6)).clamp(-1.0, 1.0) * inside
 
@@ -50,7 +54,7 @@ def local_contrast(image: Tensor, mask: Tensor, spacing: tuple[float, float, flo
 def _wide_mean(image: Tensor, spacing: tuple[float, float, float]) -> Tensor:
     """Gaussian smoothing by `_LEVEL_WIDTH` mm, computed on a grid of about 4 mm."""
     coarse = [max(2, round(n * d / 4.0)) for n, d in zip(image.shape, spacing, strict=True)]
-    out = F.adaptive_avg_pool3d(image[None, None], coarse)
+    out = F.adaptive_avg_pool3d(image[None, None], (coarse[0], coarse[1], coarse[2]))
     for axis, (n, d, c) in enumerate(zip(image.shape, spacing, coarse, strict=True)):
         width = _LEVEL_WIDTH / (n * d / c)
         reach = max(1, round(2.5 * width))
@@ -64,7 +68,9 @@ def _wide_mean(image: Tensor, spacing: tuple[float, float, float]) -> Tensor:
     return F.interpolate(out, size=tuple(image.shape), mode="trilinear", align_corners=False)[0, 0]
 
 
-def network_input(image: Volume, brain_mask: BoolArray, contrast: Contrast, device: torch.device) -> tuple[Tensor, WorkingGrid]:
+def network_input(
+    image: Volume, brain_mask: BoolArray, contrast: Contrast, device: torch.device
+) -> tuple[Tensor, WorkingGrid]:
     """Make the two channels of the networks on the working grid.
 
     Parameters

@@ -6,6 +6,8 @@ small for a CPU and aware of thick slices: the first and the last pooling act in
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,7 +20,11 @@ def _block(inputs: int, outputs: int, depth_kernel: int = 3) -> nn.Sequential:
     """Two convolutions with batch normalisation; kernels of `depth_kernel` across slices."""
     layers: list[nn.Module] = []
     for channels, kernel in ((inputs, (3, 3, depth_kernel)), (outputs, (3, 3, depth_kernel))):
-        layers += [nn.Conv3d(channels, outputs, kernel, padding=tuple(k // 2 for k in kernel), bias=False), nn.BatchNorm3d(outputs), nn.ReLU(inplace=True)]
+        layers += [
+            nn.Conv3d(channels, outputs, kernel, padding=(1, 1, depth_kernel // 2), bias=False),
+            nn.BatchNorm3d(outputs),
+            nn.ReLU(inplace=True),
+        ]
     return nn.Sequential(*layers)
 
 
@@ -40,8 +46,9 @@ class CandidateNet(nn.Module):
         for level, width in enumerate(widths):
             self.down.append(_block(before, width, 1 if level == 0 else 3))
             before = width
-        self.up = nn.ModuleList(_block(a + b, a, 1 if a == widths[0] else 3) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.up = nn.ModuleList(_block(a + b, a, 1 if a == widths[0] else 3) for a, b in pairwise(widths))
         self.head = nn.Conv3d(widths[0], 1, 1)
+        assert self.head.bias is not None  # noqa: S101 - for the type checker
         nn.init.constant_(self.head.bias, -4.0)  # candidates are rare
 
     def forward(self, image: Tensor) -> Tensor:
@@ -80,7 +87,9 @@ class _Classifier(nn.Module):
     def __init__(self, inputs: int, hidden: int = 64) -> None:
         super().__init__()
         self.squeeze = _block(inputs, hidden)
-        self.decide = nn.Sequential(nn.Dropout(0.2), nn.Linear(3 * hidden, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, 1))
+        self.decide = nn.Sequential(
+            nn.Dropout(0.2), nn.Linear(3 * hidden, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, 1)
+        )
 
     def forward(self, features: Tensor) -> Tensor:
         out = self.squeeze(features)
@@ -119,6 +128,10 @@ class Teacher(nn.Module):
     def forward(self, cube: Tensor) -> tuple[Tensor, Tensor]:
         """Map cubes (N, channels, x, y, z) to class logits (N,) and voxel logits (N, 1, x, y, z)."""
         first, second, third = self.features(cube)
-        out = self.up_second(torch.cat([second, F.interpolate(third, size=second.shape[2:], mode="nearest")], dim=1))
-        out = self.up_first(torch.cat([first, F.interpolate(out, size=first.shape[2:], mode="nearest")], dim=1))
+        out = self.up_second(
+            torch.cat([second, F.interpolate(third, size=second.shape[2:], mode="nearest")], dim=1)
+        )
+        out = self.up_first(
+            torch.cat([first, F.interpolate(out, size=first.shape[2:], mode="nearest")], dim=1)
+        )
         return self.classifier(third), self.segment(out)

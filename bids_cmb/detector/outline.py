@@ -44,7 +44,9 @@ class Outline:
     elongation: float
 
 
-def outline_candidate(image: Volume, brain_mask: BoolArray, peak: npt.NDArray[np.float64], contrast: Contrast) -> Outline:
+def outline_candidate(
+    image: Volume, brain_mask: BoolArray, peak: npt.NDArray[np.float64], contrast: Contrast
+) -> Outline:
     """Outline a candidate at half of its depth below (QSM: above) the surround.
 
     Parameters
@@ -86,12 +88,23 @@ def outline_candidate(image: Volume, brain_mask: BoolArray, peak: npt.NDArray[np
     centre = (voxels * weights[:, None]).sum(0) / weights.sum()
     x, y, z = image.affine[:3, :3] @ centre + image.affine[:3, 3]
     volume = len(voxels) * image.voxel_volume
-    return Outline(voxels, (float(x), float(y), float(z)), volume, (6 * volume / math.pi) ** (1 / 3), deepest, _elongation(voxels, zooms))
+    return Outline(
+        voxels,
+        (float(x), float(y), float(z)),
+        volume,
+        (6 * volume / math.pi) ** (1 / 3),
+        deepest,
+        _elongation(voxels, zooms),
+    )
 
 
 def _elongation(voxels: npt.NDArray[np.int64], zooms: npt.NDArray[np.float64]) -> float:
     """Axis ratio within the slice plane: a lesion of one voxel counts as round whatever the voxel's shape."""
-    plane = [a for a in range(3) if a != int(np.argmax(zooms))] if zooms.max() > 1.3 * np.median(zooms) else [0, 1, 2]
+    plane = (
+        [a for a in range(3) if a != int(np.argmax(zooms))]
+        if zooms.max() > 1.3 * np.median(zooms)
+        else [0, 1, 2]
+    )
     points = voxels[:, plane] * zooms[plane]
     size = float(np.mean(zooms[plane]))
     spread = np.cov(points.T, bias=True) if len(points) > 1 else np.zeros((len(plane), len(plane)))

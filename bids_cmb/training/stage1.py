@@ -28,15 +28,26 @@ class Average:
         """Take in the weights after a step."""
         self._steps += 1
         decay = min(self._decay, self._steps / (self._steps + 10))
-        for mine, theirs in zip(self.network.state_dict().values(), network.state_dict().values(), strict=True):
+        for mine, theirs in zip(
+            self.network.state_dict().values(), network.state_dict().values(), strict=True
+        ):
             if mine.dtype.is_floating_point:
                 mine.lerp_(theirs, 1 - decay)
             else:
                 mine.copy_(theirs)
 
 
-def train_candidates(scans: Sequence[TrainingScan], *, steps: int, seed: int, batch: int = 8, rate: float = 3e-3, device: str = "cpu",
-                     checkpoint: Path | None = None, report: Callable[[int, float], None] = lambda _step, _loss: None) -> CandidateNet:  # fmt: skip
+def train_candidates(
+    scans: Sequence[TrainingScan],
+    *,
+    steps: int,
+    seed: int,
+    batch: int = 8,
+    rate: float = 3e-3,
+    device: str = "cpu",
+    checkpoint: Path | None = None,
+    report: Callable[[int, float], None] = lambda _step, _loss: None,
+) -> CandidateNet:
     """Train the candidate network on patches.
 
     Parameters
@@ -60,11 +71,15 @@ def train_candidates(scans: Sequence[TrainingScan], *, steps: int, seed: int, ba
         With averaged weights, in evaluation mode.
     """
     torch.manual_seed(seed)
-    network = CandidateNet().to(device).to(memory_format=torch.channels_last_3d)
+    network = CandidateNet().to(device)
+    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload] # half as long on a CPU
     average = Average(network)
     optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps + 1, pct_start=0.15)
-    store = Checkpoint(checkpoint, {"network": network, "average": average.network, "optimiser": optimiser, "schedule": schedule})
+    store = Checkpoint(
+        checkpoint,
+        {"network": network, "average": average.network, "optimiser": optimiser, "schedule": schedule},
+    )
     first = store.resume()
     sampler = PatchSampler(scans, seed + 7919 * first)
     running = 0.0

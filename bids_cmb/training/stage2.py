@@ -50,7 +50,9 @@ class ScanCandidates:
     missed: int
 
 
-def collect_candidates(network: CandidateNet, scan: TrainingScan, *, threshold: float, add_missed: bool) -> ScanCandidates:
+def collect_candidates(
+    network: CandidateNet, scan: TrainingScan, *, threshold: float, add_missed: bool
+) -> ScanCandidates:
     """Run stage 1 on a whole scan and match its candidates to the lesions.
 
     Parameters
@@ -77,10 +79,12 @@ def collect_candidates(network: CandidateNet, scan: TrainingScan, *, threshold: 
         heights = torch.cat([heights, torch.zeros(missed)])
         labels = np.concatenate([labels, np.ones(missed, np.int64)])
     cubes = stage2_cubes(channels, heat, peaks).half()
-    return ScanCandidates(scan, cubes, cut_cubes(scan.segmentation[None], peaks), heights, torch.from_numpy(labels), missed)
+    return ScanCandidates(
+        scan, cubes, cut_cubes(scan.segmentation[None], peaks), heights, torch.from_numpy(labels), missed
+    )
 
 
-def _match(peaks: np.ndarray, scan: TrainingScan) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+def _match(peaks: np.ndarray, scan: TrainingScan) -> tuple[np.ndarray, np.ndarray]:
     """Label peaks, highest first: a lesion takes the first peak within max(3 mm, radius + 1 mm)."""
     spacing = np.array(scan.spacing)
     labels = np.zeros(len(peaks), np.int64)
@@ -115,7 +119,12 @@ class _CubeSampler:
 
     def batch(self, size: int) -> tuple[Tensor, Tensor, Tensor]:
         positives = size // 3
-        picks = np.concatenate([self._rng.choice(pool, n) for pool, n in zip(self._pools, (size - positives, positives), strict=True)])
+        picks = np.concatenate(
+            [
+                self._rng.choice(pool, n)
+                for pool, n in zip(self._pools, (size - positives, positives), strict=True)
+            ]
+        )
         chosen = torch.from_numpy(picks)
         cubes, segmentation = self._cubes[chosen].float(), self._segmentation[chosen].float()
         labels = self._labels[chosen].float()
@@ -135,13 +144,25 @@ class _CubeSampler:
         return torch.roll(cubes, (dx, dy), (2, 3)), torch.roll(segmentation, (dx, dy), (2, 3))
 
 
-def _cycle(network: nn.Module, steps: int, rate: float) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+def _cycle(
+    network: nn.Module, steps: int, rate: float
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=1e-2)
-    return optimiser, torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps + 1, pct_start=0.15)
+    return optimiser, torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, rate, total_steps=steps + 1, pct_start=0.15
+    )
 
 
-def train_teacher(sets: Sequence[ScanCandidates], *, steps: int, seed: int, batch: int = 32, rate: float = 2e-3, device: str = "cpu",
-                  report: Report = lambda _name, _step, _loss: None) -> Teacher:  # fmt: skip
+def train_teacher(
+    sets: Sequence[ScanCandidates],
+    *,
+    steps: int,
+    seed: int,
+    batch: int = 32,
+    rate: float = 2e-3,
+    device: str = "cpu",
+    report: Report = lambda _name, _step, _loss: None,
+) -> Teacher:
     """Train the teacher to classify candidates and to segment their microbleeds."""
     torch.manual_seed(seed)
     network = Teacher().to(device)
@@ -152,14 +173,25 @@ def train_teacher(sets: Sequence[ScanCandidates], *, steps: int, seed: int, batc
     for step in range(steps):
         cubes, segmentation, labels = (x.to(device) for x in sampler.batch(batch))
         logits, voxels = network(cubes)
-        loss = nn.functional.binary_cross_entropy_with_logits(logits, labels) + segmentation_loss(voxels, segmentation)
+        loss = nn.functional.binary_cross_entropy_with_logits(logits, labels) + segmentation_loss(
+            voxels, segmentation
+        )
         _step(network, loss, optimiser, schedule, average)
         report("teacher", step + 1, float(loss.detach()))
     return average.network.eval()  # type: ignore[return-value]
 
 
-def train_student(sets: Sequence[ScanCandidates], teacher: Teacher | None, *, steps: int, seed: int, batch: int = 32, rate: float = 2e-3,
-                  device: str = "cpu", report: Report = lambda _name, _step, _loss: None) -> Student:  # fmt: skip
+def train_student(
+    sets: Sequence[ScanCandidates],
+    teacher: Teacher | None,
+    *,
+    steps: int,
+    seed: int,
+    batch: int = 32,
+    rate: float = 2e-3,
+    device: str = "cpu",
+    report: Report = lambda _name, _step, _loss: None,
+) -> Student:
     """Train the student from the labels and, if there is one, from a teacher that no longer changes."""
     torch.manual_seed(seed + 1)
     network = Student().to(device)
@@ -181,9 +213,15 @@ def train_student(sets: Sequence[ScanCandidates], teacher: Teacher | None, *, st
     return average.network.eval()  # type: ignore[return-value]
 
 
-def _step(network: nn.Module, loss: Tensor, optimiser: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler, average: Average) -> None:
+def _step(
+    network: nn.Module,
+    loss: Tensor,
+    optimiser: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    average: Average,
+) -> None:
     optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     nn.utils.clip_grad_norm_(network.parameters(), 5.0)
     optimiser.step()
     schedule.step()

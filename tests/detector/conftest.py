@@ -35,11 +35,17 @@ def model(manifest: Path) -> Model:
     return load_model(manifest)
 
 
-def phantom(shape: tuple[int, int, int] = (60, 70, 24), zooms: tuple[float, float, float] = (1.0, 1.0, 2.0), depth: float = 0.7) -> tuple[Volume, np.ndarray]:
+def phantom(
+    shape: tuple[int, int, int] = (60, 70, 24),
+    zooms: tuple[float, float, float] = (1.0, 1.0, 2.0),
+    depth: float = 0.7,
+) -> tuple[Volume, np.ndarray]:
     """An ellipsoid of tissue (100) with one dark ball of 4 mm at a known place."""
     affine = np.diag([*zooms, 1.0])
     affine[:3, 3] = [-30, -35, -24]
-    grid = np.stack(np.meshgrid(*[np.arange(n) * d for n, d in zip(shape, zooms, strict=True)], indexing="ij"), -1)
+    grid = np.stack(
+        np.meshgrid(*[np.arange(n) * d for n, d in zip(shape, zooms, strict=True)], indexing="ij"), -1
+    )
     middle = (np.array(shape) - 1) / 2 * zooms
     mask = (((grid - middle) / (0.45 * np.array(shape) * zooms)) ** 2).sum(-1) < 1
     data = np.where(mask, 100.0, 0.0)

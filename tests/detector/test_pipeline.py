@@ -96,7 +96,7 @@ def test_cubes_are_centred_even_at_the_border() -> None:
 
 def test_the_outline_measures_the_ball() -> None:
     image, mask = phantom()
-    outline = outline_candidate(image, mask, np.array(BALL) + [1.0, -1.0, 0.0], "swi")
+    outline = outline_candidate(image, mask, np.array(BALL) + np.array([1.0, -1.0, 0.0]), "swi")
     assert np.linalg.norm(np.array(outline.position) - WORLD) < 0.7
     assert outline.diameter == pytest.approx(4.0, abs=0.9)
     assert outline.contrast == pytest.approx(0.7, abs=0.08)
@@ -107,7 +107,10 @@ def test_a_vessel_is_longer_than_a_ball() -> None:
     image, mask = phantom(depth=0.0)
     data = image.data.copy()
     data[30:33, 20:50, 12] = 20
-    assert outline_candidate(Volume(data, image.affine), mask, np.array([31.0, 35.0, 12.0]), "swi").elongation > 2
+    assert (
+        outline_candidate(Volume(data, image.affine), mask, np.array([31.0, 35.0, 12.0]), "swi").elongation
+        > 2
+    )
 
 
 def test_detection_is_the_same_on_any_number_of_threads(model: Model) -> None:
@@ -133,16 +136,21 @@ def judge(model: Model, zones: dict | None = None, modality: str = "swi", **chan
     labels = np.zeros((20, 20, 10), np.int32)
     labels[9:12, 9:12, 5] = 1
     mask = np.ones(labels.shape, bool)
-    return clean_up(Detection((candidate(**changes),), labels), mask, zones or {}, modality, model).candidates[0]
+    return clean_up(
+        Detection((candidate(**changes),), labels), mask, zones or {}, modality, model
+    ).candidates[0]
 
 
-@pytest.mark.parametrize(("changes", "contrast", "fate"), [
-    ({}, "swi", "accepted"),
-    ({"stage2_probability": 0.3}, "swi", "stage2"),
-    ({"diameter": 11.0}, "swi", "too_large"),
-    ({"contrast": 0.05}, "swi", "low_contrast"),
-    ({"contrast": -0.4}, "qsm", "negative_susceptibility"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "contrast", "fate"),
+    [
+        ({}, "swi", "accepted"),
+        ({"stage2_probability": 0.3}, "swi", "stage2"),
+        ({"diameter": 11.0}, "swi", "too_large"),
+        ({"contrast": 0.05}, "swi", "low_contrast"),
+        ({"contrast": -0.4}, "qsm", "negative_susceptibility"),
+    ],
+)
 def test_each_removal_names_its_rule(model: Model, changes: dict, contrast: str, fate: str) -> None:
     judged = judge(model, modality=contrast, **changes)
     assert judged.fate == fate
@@ -151,7 +159,10 @@ def test_each_removal_names_its_rule(model: Model, changes: dict, contrast: str,
 
 def test_a_doubtful_place_lowers_the_probability_and_is_flagged(model: Model) -> None:
     zone = np.ones((20, 20, 10), np.float32)
-    sure, unsure = judge(model, {"pineal": zone}, stage2_probability=0.999), judge(model, {"pineal": zone}, stage2_probability=0.7)
+    sure, unsure = (
+        judge(model, {"pineal": zone}, stage2_probability=0.999),
+        judge(model, {"pineal": zone}, stage2_probability=0.7),
+    )
     assert sure.fate == "accepted"
     assert sure.flags == ("pineal",)
     assert sure.certainty == "possible"

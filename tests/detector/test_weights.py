@@ -22,13 +22,16 @@ def test_damaged_weights_are_refused(manifest: Path) -> None:
         load_model(manifest)
 
 
-@pytest.mark.parametrize(("change", "sentence"), [
-    ({"format": 99}, "not a detector manifest of format"),
-    ({"sha256": "0" * 64}, "damaged"),
-    ({"weights": "missing.safetensors"}, "cannot be read"),
-    ({"student": {"channels": 3, "widths": [4, 4, 4]}}, "does not describe its weights"),
-    ({"thresholds": {}}, "does not describe its weights"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"format": 99}, "not a detector manifest of format"),
+        ({"sha256": "0" * 64}, "damaged"),
+        ({"weights": "missing.safetensors"}, "cannot be read"),
+        ({"student": {"channels": 3, "widths": [4, 4, 4]}}, "does not describe its weights"),
+        ({"thresholds": {}}, "does not describe its weights"),
+    ],
+)
 def test_a_wrong_manifest_is_refused(manifest: Path, change: dict, sentence: str) -> None:
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), **change}))
     with pytest.raises(ModelError, match=sentence):

@@ -16,9 +16,16 @@ from bids_cmb.types import Affine
 #: Tissue probability above which a template voxel is grey or white matter.
 _TISSUE = 0.42
 _FIXED = (
-    Tissue.VENTRICLE, Tissue.THALAMUS, Tissue.CAUDATE, Tissue.PUTAMEN, Tissue.PALLIDUM, Tissue.HIPPOCAMPUS, Tissue.VENTRAL_DC,
-    Tissue.BRAINSTEM, Tissue.CORPUS_CALLOSUM,
-)  # fmt: skip
+    Tissue.VENTRICLE,
+    Tissue.THALAMUS,
+    Tissue.CAUDATE,
+    Tissue.PUTAMEN,
+    Tissue.PALLIDUM,
+    Tissue.HIPPOCAMPUS,
+    Tissue.VENTRAL_DC,
+    Tissue.BRAINSTEM,
+    Tissue.CORPUS_CALLOSUM,
+)
 
 
 def template_head(aparc: npt.NDArray[np.integer], affine: Affine) -> Head:
@@ -37,9 +44,13 @@ def template_head(aparc: npt.NDArray[np.integer], affine: Affine) -> Head:
     white = load_mni152_wm_template(resolution=1).get_fdata()
     brain = load_mni152_brain_mask(resolution=1).get_fdata() > 0
     if aparc.shape != grey.shape:
-        raise InputError(f"The parcellation has the grid {aparc.shape}, the template {grey.shape}; warp it to the template first.")
+        raise InputError(
+            f"The parcellation has the grid {aparc.shape}, the template {grey.shape}; warp it to the template first."
+        )
     labels = relabel(aparc, FREESURFER, 1000)
-    cerebellum = ndimage.distance_transform_edt(~np.isin(labels, (Tissue.CEREBELLUM_CORTEX, Tissue.CEREBELLUM_WHITE)))
+    cerebellum = ndimage.distance_transform_edt(
+        ~np.isin(labels, (Tissue.CEREBELLUM_CORTEX, Tissue.CEREBELLUM_WHITE))
+    )
     cerebrum = ndimage.distance_transform_edt(~np.isin(labels, (Tissue.CORTEX, Tissue.WHITE_MATTER)))
     below = (cerebellum < 6) & (cerebellum < cerebrum)
     is_white = brain & (white >= grey) & (white > _TISSUE)
@@ -51,7 +62,9 @@ def template_head(aparc: npt.NDArray[np.integer], affine: Affine) -> Head:
     out[is_white & below] = Tissue.CEREBELLUM_WHITE
     deep = np.isin(labels, _FIXED)
     out[deep] = labels[deep]
-    out[brain & (out == Tissue.CSF) & ndimage.binary_dilation(labels == Tissue.VENTRICLE, iterations=2)] = Tissue.VENTRICLE
+    out[brain & (out == Tissue.CSF) & ndimage.binary_dilation(labels == Tissue.VENTRICLE, iterations=2)] = (
+        Tissue.VENTRICLE
+    )
     return _cropped("MNI152 2009a symmetric template", out, affine)
 
 

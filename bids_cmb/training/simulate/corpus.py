@@ -31,8 +31,16 @@ class Order:
     widen: float
 
 
-def plan(folder: Path, heads: Sequence[Path], subjects: int, *, first_seed: int, contrasts: Sequence[Contrast] = CONTRASTS,
-         spacing: float = FINE_SPACING, widen: float = 1.0) -> list[Order]:  # fmt: skip
+def plan(
+    folder: Path,
+    heads: Sequence[Path],
+    subjects: int,
+    *,
+    first_seed: int,
+    contrasts: Sequence[Contrast] = CONTRASTS,
+    spacing: float = FINE_SPACING,
+    widen: float = 1.0,
+) -> list[Order]:
     """List the subjects of a corpus: heads in turn, seeds counting up, one scan per contrast each."""
     orders = []
     for seed in range(first_seed, first_seed + subjects):
@@ -76,7 +84,9 @@ def _make(job: tuple[Order, str]) -> Order:
     if device == "cpu" and multiprocessing.parent_process() is not None:
         torch.set_num_threads(1)
     contrasts = [contrast for contrast, _ in order.paths]
-    scans = simulate_session(load_head(order.head), order.seed, contrasts, device=device, spacing=order.spacing, widen=order.widen)
+    scans = simulate_session(
+        load_head(order.head), order.seed, contrasts, device=device, spacing=order.spacing, widen=order.widen
+    )
     for contrast, path in order.paths:
         save_scan(scans[contrast], path)
     return order
@@ -84,7 +94,13 @@ def _make(job: tuple[Order, str]) -> Order:
 
 def save_scan(scan: SimulatedScan, path: Path) -> None:
     """Write a scan as a compressed .npz (image in half precision), whole or not at all."""
-    facts = {"lesions": [asdict(x) for x in scan.lesions], "mimics": scan.mimics, "protocol": asdict(scan.protocol), "seed": scan.seed, "head": scan.head}
+    facts = {
+        "lesions": [asdict(x) for x in scan.lesions],
+        "mimics": scan.mimics,
+        "protocol": asdict(scan.protocol),
+        "seed": scan.seed,
+        "head": scan.head,
+    }
     partial = path.with_name(f".{path.stem}.{os.getpid()}.npz")
     np.savez_compressed(
         partial,
@@ -109,12 +125,35 @@ def load_scan(path: Path) -> SimulatedScan:
         with np.load(path, allow_pickle=False) as store:
             facts = json.loads(str(store["facts"]))
             lesions = tuple(
-                Lesion(**{**x, "position": tuple(x["position"]), "deposit": Deposit(**{**x["deposit"], "centre": tuple(x["deposit"]["centre"])})})
+                Lesion(
+                    **{
+                        **x,
+                        "position": tuple(x["position"]),
+                        "deposit": Deposit(**{**x["deposit"], "centre": tuple(x["deposit"]["centre"])}),
+                    }
+                )
                 for x in facts["lesions"]
             )
             mimics = tuple((tuple(p), r, name) for p, r, name in facts["mimics"])
-            protocol = Protocol(**{**facts["protocol"], "voxel": tuple(facts["protocol"]["voxel"]), "tilt": tuple(facts["protocol"]["tilt"])})
-            return SimulatedScan(store["image"].astype(np.float32), store["affine"], store["brain_mask"], store["lesion_labels"],
-                                 lesions, mimics, protocol, facts["seed"], facts["head"])  # fmt: skip
+            protocol = Protocol(
+                **{
+                    **facts["protocol"],
+                    "voxel": tuple(facts["protocol"]["voxel"]),
+                    "tilt": tuple(facts["protocol"]["tilt"]),
+                }
+            )
+            return SimulatedScan(
+                store["image"].astype(np.float32),
+                store["affine"],
+                store["brain_mask"],
+                store["lesion_labels"],
+                lesions,
+                mimics,
+                protocol,
+                facts["seed"],
+                facts["head"],
+            )
     except (OSError, KeyError, ValueError, TypeError) as error:
-        raise InputError(f"{path} is not a simulated scan ({error}); make it again with `bids-cmb-train simulate`.") from error
+        raise InputError(
+            f"{path} is not a simulated scan ({error}); make it again with `bids-cmb-train simulate`."
+        ) from error

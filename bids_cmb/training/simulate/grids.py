@@ -30,7 +30,9 @@ def sample(volume: Tensor, points: Tensor) -> Tensor:
     size = torch.tensor(channels.shape[1:], device=points.device, dtype=points.dtype)
     unit = points * (2.0 / (size - 1).clamp(min=1)) - 1.0
     flat = unit.flip(-1).reshape(1, 1, 1, -1, 3)
-    out = F.grid_sample(channels[None].float(), flat, mode="bilinear", padding_mode="zeros", align_corners=True)
+    out = F.grid_sample(
+        channels[None].float(), flat, mode="bilinear", padding_mode="zeros", align_corners=True
+    )
     out = out.reshape(channels.shape[0], *points.shape[:-1])
     return out if volume.ndim == 4 else out[0]
 
@@ -64,7 +66,9 @@ def gradient(volume: Tensor) -> Tensor:
     return torch.stack(torch.gradient(volume))
 
 
-def smooth_field(rng: RandomSource, shape: tuple[int, int, int], spacing: tuple[float, float, float], scale: float) -> Tensor:
+def smooth_field(
+    rng: RandomSource, shape: tuple[int, int, int], spacing: tuple[float, float, float], scale: float
+) -> Tensor:
     """Smooth random field with unit standard deviation.
 
     Parameters
@@ -85,7 +89,12 @@ def smooth_field(rng: RandomSource, shape: tuple[int, int, int], spacing: tuple[
     """
     coarse = [max(2, round(n * d / scale) + 2) for n, d in zip(shape, spacing, strict=True)]
     control = rng.randn(1, 1, *coarse)
-    field = F.interpolate(control, size=[min(4 * c, n) for c, n in zip(coarse, shape, strict=True)], mode="trilinear", align_corners=True)
+    field = F.interpolate(
+        control,
+        size=[min(4 * c, n) for c, n in zip(coarse, shape, strict=True)],
+        mode="trilinear",
+        align_corners=True,
+    )
     field = smooth(field[0, 0], tuple(1.5 * f / c for f, c in zip(field.shape[2:], coarse, strict=True)))  # type: ignore[arg-type]
     field = F.interpolate(field[None, None], size=shape, mode="trilinear", align_corners=True)[0, 0]
     return (field - field.mean()) / field.std().clamp(min=1e-6)

@@ -107,7 +107,9 @@ class Head:
     world_to_mni: Affine
 
 
-def relabel(parcellation: npt.NDArray[np.integer], table: dict[Tissue, tuple[int, ...]], cortex_from: int) -> LabelMap:
+def relabel(
+    parcellation: npt.NDArray[np.integer], table: dict[Tissue, tuple[int, ...]], cortex_from: int
+) -> LabelMap:
     """Translate a parcellation into tissues; numbers from `cortex_from` on are cortex, unknown ones background."""
     out = np.zeros(parcellation.shape, np.uint8)
     out[parcellation >= cortex_from] = Tissue.CORTEX
@@ -124,25 +126,27 @@ def fit_to_mni(labels: LabelMap, affine: Affine) -> Affine:
     InputError
         If fewer than four of the structures are in the label map.
     """
-    middle = _world_of(labels, affine, np.isin(labels, BRAIN)).mean(axis=0)
+    middle = _world_of(affine, np.isin(labels, BRAIN)).mean(axis=0)
     right_axis = middle[0]
     source, target = [], []
     for tissue, (x, y, z) in _ANCHORS.items():
-        points = _world_of(labels, affine, labels == tissue)
+        points = _world_of(affine, labels == tissue)
         for side in (-1.0, 1.0):
             half = points[np.sign(points[:, 0] - right_axis) == side]
             if len(half) > 30:
                 source.append([*half.mean(axis=0), 1.0])
                 target.append([side * x, y, z])
     if len(source) < 8:
-        raise InputError("The label map has too few of the deep structures that place a head in MNI space; use a whole-brain parcellation.")
+        raise InputError(
+            "The label map has too few of the deep structures that place a head in MNI space; use a whole-brain parcellation."
+        )
     solution, *_ = np.linalg.lstsq(np.array(source), np.array(target), rcond=None)
     matrix: Affine = np.eye(4)
     matrix[:3] = solution.T
     return matrix
 
 
-def _world_of(labels: LabelMap, affine: Affine, where: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+def _world_of(affine: Affine, where: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
     voxels = np.argwhere(where)[:: max(1, int(where.sum() // 20000))]
     world: npt.NDArray[np.float64] = voxels @ affine[:3, :3].T + affine[:3, 3]
     return world
@@ -151,7 +155,9 @@ def _world_of(labels: LabelMap, affine: Affine, where: npt.NDArray[np.bool_]) ->
 def _mni_grid(head_affine: Affine, world_to_mni: Affine, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
     matrix = world_to_mni @ head_affine
     axes = np.meshgrid(*[np.arange(n, dtype=np.float32) for n in shape], indexing="ij", sparse=True)
-    return np.stack([sum(matrix[i, j] * axes[j] for j in range(3)) + matrix[i, 3] for i in range(3)]).astype(np.float32)
+    return np.stack([sum(matrix[i, j] * axes[j] for j in range(3)) + matrix[i, 3] for i in range(3)]).astype(
+        np.float32
+    )
 
 
 def complete_head(labels: LabelMap, affine: Affine) -> tuple[LabelMap, Affine]:
@@ -181,7 +187,11 @@ def complete_head(labels: LabelMap, affine: Affine) -> tuple[LabelMap, Affine]:
     for tissue, (centre, axes) in _NUCLEI.items():
         inside = _ellipsoid(mni, centre, axes)
         if tissue is Tissue.DENTATE:  # a folded sheet, not a ball
-            inside &= ~_ellipsoid(mni, (centre[0] - 1.5, centre[1] + 1.5, centre[2] - 1.0), (axes[0] - 2, axes[1] - 2, axes[2] - 1.5))
+            inside &= ~_ellipsoid(
+                mni,
+                (centre[0] - 1.5, centre[1] + 1.5, centre[2] - 1.0),
+                (axes[0] - 2, axes[1] - 2, axes[2] - 1.5),
+            )
         out[inside & np.isin(labels, hosts[tissue])] = tissue
     if not np.isin(labels, (Tissue.BONE, Tissue.MUSCLE, Tissue.FAT)).any():
         out = _add_skull_and_scalp(out, mni)
@@ -204,7 +214,9 @@ def _enclosed(head: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     return filled
 
 
-def _ellipsoid(grid: npt.NDArray[np.float32], centre: tuple[float, ...], axes: tuple[float, ...]) -> npt.NDArray[np.bool_]:
+def _ellipsoid(
+    grid: npt.NDArray[np.float32], centre: tuple[float, ...], axes: tuple[float, ...]
+) -> npt.NDArray[np.bool_]:
     inside: npt.NDArray[np.bool_] = sum(((grid[i] - centre[i]) / axes[i]) ** 2 for i in range(3)) < 1.0
     return inside
 
@@ -228,7 +240,9 @@ def _add_skull_and_scalp(labels: LabelMap, mni: npt.NDArray[np.float32]) -> Labe
 
 def save_head(head: Head, path: Path) -> None:
     """Write a head as a compressed .npz without pickled objects."""
-    np.savez_compressed(path, name=np.array(head.name), labels=head.labels, affine=head.affine, world_to_mni=head.world_to_mni)
+    np.savez_compressed(
+        path, name=np.array(head.name), labels=head.labels, affine=head.affine, world_to_mni=head.world_to_mni
+    )
 
 
 def load_head(path: Path) -> Head:
@@ -243,4 +257,6 @@ def load_head(path: Path) -> Head:
         with np.load(path, allow_pickle=False) as store:
             return Head(str(store["name"]), store["labels"], store["affine"], store["world_to_mni"])
     except (OSError, KeyError, ValueError) as error:
-        raise InputError(f"{path} is not a simulator head ({error}); make one with `bids-cmb-train heads`.") from error
+        raise InputError(
+            f"{path} is not a simulator head ({error}); make one with `bids-cmb-train heads`."
+        ) from error

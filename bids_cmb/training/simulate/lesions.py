@@ -82,8 +82,18 @@ def draw_deposits(subject: Subject, rng: RandomSource, count: int) -> list[Depos
     return deposits
 
 
-def draw_blob(maps: Maps, rng: RandomSource, centre: tuple[float, float, float], diameter: float, *, chi: float, r2star: float,
-              signal: float | None = None, hollow: float = 0.0, flatness: float = 0.25) -> None:  # fmt: skip
+def draw_blob(
+    maps: Maps,
+    rng: RandomSource,
+    centre: tuple[float, float, float],
+    diameter: float,
+    *,
+    chi: float,
+    r2star: float,
+    signal: float | None = None,
+    hollow: float = 0.0,
+    flatness: float = 0.25,
+) -> None:
     """Blend an irregular ball into the maps.
 
     Parameters
@@ -111,8 +121,13 @@ def draw_blob(maps: Maps, rng: RandomSource, centre: tuple[float, float, float],
     high = [min(n, math.floor(c) + reach + 1) for c, n in zip(centre, maps.chi.shape, strict=True)]
     if any(a >= b for a, b in zip(low, high, strict=True)):
         return
-    axes = [torch.arange(a, b, device=maps.chi.device, dtype=torch.float32) for a, b in zip(low, high, strict=True)]
-    offset = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1) - torch.tensor(centre, device=maps.chi.device)
+    axes = [
+        torch.arange(a, b, device=maps.chi.device, dtype=torch.float32)
+        for a, b in zip(low, high, strict=True)
+    ]
+    offset = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1) - torch.tensor(
+        centre, device=maps.chi.device
+    )
     offset = offset * maps.spacing
     wide = max(radius, maps.spacing / 2)
     share = (radius / wide) ** 3
@@ -153,15 +168,27 @@ def draw_calcifications(subject: Subject, rng: RandomSource) -> list[Mimic]:
     """Choose places for up to four calcified granulomas in the parenchyma."""
     pool = torch.nonzero(_is(subject.tissue, PARENCHYMA))
     places = pool[rng.pick(rng.integer(0, 4), len(pool))].tolist() if len(pool) else []
-    return [Mimic((float(x), float(y), float(z)), rng.uniform(0.5, 2.0), "calcification") for x, y, z in places]
+    return [
+        Mimic((float(x), float(y), float(z)), rng.uniform(0.5, 2.0), "calcification") for x, y, z in places
+    ]
 
 
 def _is(tissue: Tensor, kinds: tuple[Tissue, ...]) -> Tensor:
     return torch.isin(tissue, torch.tensor([int(t) for t in kinds], dtype=tissue.dtype, device=tissue.device))
 
 
-def _speckle(maps: Maps, rng: RandomSource, pool: Tensor, count: int, size: tuple[float, float], chi: tuple[float, float],
-             r2star: tuple[float, float], spread: float, name: str, mimics: list[Mimic]) -> None:  # fmt: skip
+def _speckle(
+    maps: Maps,
+    rng: RandomSource,
+    pool: Tensor,
+    count: int,
+    size: tuple[float, float],
+    chi: tuple[float, float],
+    r2star: tuple[float, float],
+    spread: float,
+    name: str,
+    mimics: list[Mimic],
+) -> None:
     """Draw `count` grains around one random point of a pool (N, 3) of fine voxels."""
     if len(pool) == 0 or count == 0:
         return
@@ -170,11 +197,18 @@ def _speckle(maps: Maps, rng: RandomSource, pool: Tensor, count: int, size: tupl
         where = (heart + rng.randn(3) * spread / maps.spacing).tolist()
         diameter = rng.uniform(*size)
         x, y, z = where
-        draw_blob(maps, rng, (x, y, z), diameter, chi=rng.uniform(*chi), r2star=rng.uniform(*r2star), flatness=0.4)
+        draw_blob(
+            maps, rng, (x, y, z), diameter, chi=rng.uniform(*chi), r2star=rng.uniform(*r2star), flatness=0.4
+        )
         mimics.append(Mimic((x, y, z), diameter / 2, name))
 
 
-def _near(subject: Subject, centre: tuple[float, float, float], reach: float, kinds: tuple[Tissue, ...] | None = None) -> Tensor:
+def _near(
+    subject: Subject,
+    centre: tuple[float, float, float],
+    reach: float,
+    kinds: tuple[Tissue, ...] | None = None,
+) -> Tensor:
     """Fine voxels (N, 3) within `reach` mm of an MNI point, of some tissues."""
     middle = subject.from_mni(torch.tensor([centre], device=subject.chi.device))[0]
     steps = math.ceil(reach / subject.spacing)
@@ -198,30 +232,59 @@ def _minerals(subject: Subject, maps: Maps, rng: RandomSource, mimics: list[Mimi
         if rng.chance(0.5):
             pool = _near(subject, (side * 24, -42, 12), 13, (Tissue.VENTRICLE,))
             chi = (-2.0, -0.2) if rng.chance(0.7) else (0.1, 0.8)
-            _speckle(maps, rng, pool, rng.integer(2, 14), (0.8, 3.0), chi, (10, 70), 2.5, "choroid plexus", mimics)
+            _speckle(
+                maps, rng, pool, rng.integer(2, 14), (0.8, 3.0), chi, (10, 70), 2.5, "choroid plexus", mimics
+            )
         if rng.chance(0.08):
             pool = _near(subject, (side * 15.5, -57, -35), 9, (Tissue.DENTATE,))
-            _speckle(maps, rng, pool, rng.integer(1, 6), (0.8, 3.0), (-1.5, -0.2), (10, 50), 2.0, "dentate mineral", mimics)
+            _speckle(
+                maps,
+                rng,
+                pool,
+                rng.integer(1, 6),
+                (0.8, 3.0),
+                (-1.5, -0.2),
+                (10, 50),
+                2.0,
+                "dentate mineral",
+                mimics,
+            )
     if rng.chance(0.65):
         pool = _near(subject, (0, -29, 1), 5)
-        _speckle(maps, rng, pool, rng.integer(1, 4), (1.0, 5.0), (-3.0, -0.3), (20, 60), 1.5, "pineal", mimics)
+        _speckle(
+            maps, rng, pool, rng.integer(1, 4), (1.0, 5.0), (-3.0, -0.3), (20, 60), 1.5, "pineal", mimics
+        )
     if rng.chance(0.25):
         for _ in range(rng.integer(1, 3)):
-            pool = _near(subject, (0, rng.uniform(-30, 60), rng.uniform(35, 60)), 8, (Tissue.CSF, Tissue.BONE))
-            _speckle(maps, rng, pool, rng.integer(1, 4), (1.0, 5.0), (-3.0, -0.3), (20, 60), 2.0, "falx", mimics)
+            pool = _near(
+                subject, (0, rng.uniform(-30, 60), rng.uniform(35, 60)), 8, (Tissue.CSF, Tissue.BONE)
+            )
+            _speckle(
+                maps, rng, pool, rng.integer(1, 4), (1.0, 5.0), (-3.0, -0.3), (20, 60), 2.0, "falx", mimics
+            )
 
 
 def _white_matter_damage(subject: Subject, maps: Maps, rng: RandomSource, mimics: list[Mimic]) -> None:
     white = _is(subject.tissue, (Tissue.WHITE_MATTER,))
     pool = torch.nonzero(white)
     if rng.chance(0.6):
-        ventricle = smooth(_is(subject.tissue, (Tissue.VENTRICLE,)).float()[::2, ::2, ::2].contiguous(), (3.0, 3.0, 3.0))
-        near = torch.nn.functional.interpolate(ventricle[None, None], size=subject.shape, mode="trilinear")[0, 0]
-        amount = smooth_field(rng, subject.shape, (subject.spacing,) * 3, 9.0) + 6 * near - rng.uniform(0.8, 2.2)
+        ventricle = smooth(
+            _is(subject.tissue, (Tissue.VENTRICLE,)).float()[::2, ::2, ::2].contiguous(), (3.0, 3.0, 3.0)
+        )
+        near = torch.nn.functional.interpolate(ventricle[None, None], size=subject.shape, mode="trilinear")[
+            0, 0
+        ]
+        amount = (
+            smooth_field(rng, subject.shape, (subject.spacing,) * 3, 9.0) + 6 * near - rng.uniform(0.8, 2.2)
+        )
         damage = torch.sigmoid(4 * amount) * white
         maps.r2star *= 1 - damage * rng.uniform(0.1, 0.5)
         maps.signal *= 1 + damage * rng.uniform(0.0, 0.3)
-    fluid = float(maps.signal[subject.tissue == int(Tissue.VENTRICLE)].mean()) if bool((subject.tissue == int(Tissue.VENTRICLE)).any()) else 0.9
+    fluid = (
+        float(maps.signal[subject.tissue == int(Tissue.VENTRICLE)].mean())
+        if bool((subject.tissue == int(Tissue.VENTRICLE)).any())
+        else 0.9
+    )
     for _ in range(rng.integer(0, 5) if rng.chance(0.4) else 0):
         where = pool[int(rng.pick(1, max(len(pool), 1)))].float() if len(pool) else None
         if where is None:
@@ -244,20 +307,40 @@ def _large_lesions(subject: Subject, maps: Maps, rng: RandomSource, mimics: list
     kind = rng.choice((0.5, 0.25, 0.25))
     if kind == 0:
         diameter = rng.uniform(13, 40)
-        draw_blob(maps, rng, (x, y, z), diameter, chi=rng.uniform(0.3, 1.5), r2star=rng.uniform(30, 150), hollow=rng.uniform(0.3, 1.0),
-                  signal=rng.uniform(0.3, 1.2), flatness=0.35)  # fmt: skip
+        draw_blob(
+            maps,
+            rng,
+            (x, y, z),
+            diameter,
+            chi=rng.uniform(0.3, 1.5),
+            r2star=rng.uniform(30, 150),
+            hollow=rng.uniform(0.3, 1.0),
+            signal=rng.uniform(0.3, 1.2),
+            flatness=0.35,
+        )
         mimics.append(Mimic((x, y, z), 0.75 * diameter, "macrobleed"))
     elif kind == 1:
         for _ in range(rng.integer(5, 14)):
             shifted = (where + rng.randn(3) * 3.0 / maps.spacing).tolist()
-            draw_blob(maps, rng, (shifted[0], shifted[1], shifted[2]), rng.uniform(2, 7), chi=rng.uniform(0.2, 1.5),
-                      r2star=rng.uniform(20, 150), signal=rng.uniform(0.4, 1.2))  # fmt: skip
+            draw_blob(
+                maps,
+                rng,
+                (shifted[0], shifted[1], shifted[2]),
+                rng.uniform(2, 7),
+                chi=rng.uniform(0.2, 1.5),
+                r2star=rng.uniform(20, 150),
+                signal=rng.uniform(0.4, 1.2),
+            )
         mimics.append(Mimic((x, y, z), 11.0, "cavernoma"))
     else:  # superficial siderosis: a film on the cortex
         reach = rng.uniform(12, 35)
         surface = smooth(_is(subject.tissue, PARENCHYMA).float(), (1.0, 1.0, 1.0))
         axes = [torch.arange(n, device=surface.device, dtype=torch.float32) for n in subject.shape]
-        squared = (axes[0] - x)[:, None, None] ** 2 + (axes[1] - y)[None, :, None] ** 2 + (axes[2] - z)[None, None, :] ** 2
+        squared = (
+            (axes[0] - x)[:, None, None] ** 2
+            + (axes[1] - y)[None, :, None] ** 2
+            + (axes[2] - z)[None, None, :] ** 2
+        )
         film = torch.exp(-(((surface - 0.5) / 0.22) ** 2)) * (squared.sqrt() * subject.spacing < reach)
         film *= torch.sigmoid(3 * smooth_field(rng, subject.shape, (subject.spacing,) * 3, 8.0))
         maps.chi += film * rng.uniform(0.2, 0.8)

@@ -82,8 +82,13 @@ def encoding_matrix(fine: int, acquired: int, *, partial: float = 1.0, window: f
         weight = weight * (1 - window * (1 - torch.cos(math.pi * frequencies / (kept / 2))) / 2)
     source = (torch.arange(fine, dtype=torch.float64) + 0.5) / fine
     target = (torch.arange(acquired, dtype=torch.float64) + 0.5) / acquired
-    forward = torch.polar(torch.full((kept, fine), 1.0 / fine, dtype=torch.float64), -2 * math.pi * frequencies[:, None] * source)
-    back = torch.polar(torch.ones(acquired, kept, dtype=torch.float64), 2 * math.pi * target[:, None] * frequencies)
+    forward = torch.polar(
+        torch.full((kept, fine), 1.0 / fine, dtype=torch.float64),
+        -2 * math.pi * frequencies[:, None] * source,
+    )
+    back = torch.polar(
+        torch.ones(acquired, kept, dtype=torch.float64), 2 * math.pi * target[:, None] * frequencies
+    )
     return ((back * weight) @ forward).to(torch.complex64)
 
 
@@ -115,9 +120,13 @@ class Acquisition:
         Draws partial Fourier, filter and slice profile.
     """
 
-    def __init__(self, shape: tuple[int, int, int], spacing: float, protocol: Protocol, rng: RandomSource) -> None:
+    def __init__(
+        self, shape: tuple[int, int, int], spacing: float, protocol: Protocol, rng: RandomSource
+    ) -> None:
         extent = [n * spacing for n in shape]
-        self.matrix_size = tuple(max(4, min(n, round(e / v))) for e, v, n in zip(extent, protocol.voxel, shape, strict=True))
+        self.matrix_size = tuple(
+            max(4, min(n, round(e / v))) for e, v, n in zip(extent, protocol.voxel, shape, strict=True)
+        )
         partial = rng.uniform(0.75, 1.0) if rng.chance(0.3) else 1.0
         window = rng.uniform(0.0, 1.0) if rng.chance(0.5) else 0.0
         along_z = (
@@ -135,7 +144,8 @@ class Acquisition:
             round(self.matrix_size[1] * protocol.interpolation),
             self.matrix_size[2],
         )
-        self.voxel = tuple(e / n for e, n in zip(extent, self.final_size, strict=True))
+        x, y, z = (e / n for e, n in zip(extent, self.final_size, strict=True))
+        self.voxel: tuple[float, float, float] = (x, y, z)
 
     def sample(self, fine: Tensor) -> Tensor:
         """Acquire a complex fine volume: (X, Y, Z) complex64 of `matrix_size`."""

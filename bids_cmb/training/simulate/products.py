@@ -37,7 +37,9 @@ def susceptibility_weighted(image: Tensor, *, window: float, power: int) -> Tens
     return image.abs() * mask**power
 
 
-def remove_background(total: Tensor, mask: Tensor, spacing: tuple[float, float, float], *, radius: float, threshold: float) -> tuple[Tensor, Tensor]:
+def remove_background(
+    total: Tensor, mask: Tensor, spacing: tuple[float, float, float], *, radius: float, threshold: float
+) -> tuple[Tensor, Tensor]:
     """SHARP background removal (Schweser 2011): what a spherical mean leaves unchanged is not from inside.
 
     Parameters
@@ -65,18 +67,26 @@ def remove_background(total: Tensor, mask: Tensor, spacing: tuple[float, float, 
     difference = total - torch.fft.irfftn(torch.fft.rfftn(total) * spectrum, s=shape)
     difference = difference * inside
     inverse = 1 - spectrum
-    inverse = torch.where(inverse.abs() > threshold, 1 / torch.where(inverse.abs() > threshold, inverse, torch.ones_like(inverse)), torch.zeros_like(inverse))
+    inverse = torch.where(
+        inverse.abs() > threshold,
+        1 / torch.where(inverse.abs() > threshold, inverse, torch.ones_like(inverse)),
+        torch.zeros_like(inverse),
+    )
     return torch.fft.irfftn(torch.fft.rfftn(difference) * inverse, s=shape) * inside, inside
 
 
-def _sphere_kernel(shape: tuple[int, int, int], spacing: tuple[float, float, float], radius: float, device: torch.device) -> Tensor:
+def _sphere_kernel(
+    shape: tuple[int, int, int], spacing: tuple[float, float, float], radius: float, device: torch.device
+) -> Tensor:
     axes = [torch.fft.fftfreq(n, 1.0 / n, device=device) * d for n, d in zip(shape, spacing, strict=True)]
     squared = axes[0][:, None, None] ** 2 + axes[1][None, :, None] ** 2 + axes[2][None, None, :] ** 2
     ball = (squared <= radius**2).float()
     return ball / ball.sum()
 
 
-def invert_truncated(field: Tensor, spacing: tuple[float, float, float], b0: Tensor, *, threshold: float) -> Tensor:
+def invert_truncated(
+    field: Tensor, spacing: tuple[float, float, float], b0: Tensor, *, threshold: float
+) -> Tensor:
     """Truncated k-space division (Shmueli 2009): susceptibility (ppm) of a local field (ppm)."""
     shape = field.shape[0], field.shape[1], field.shape[2]
     kernel = dipole_kernel(shape, spacing, b0)
@@ -84,22 +94,34 @@ def invert_truncated(field: Tensor, spacing: tuple[float, float, float], b0: Ten
     return torch.fft.irfftn(torch.fft.rfftn(field) / safe, s=shape)
 
 
-def invert_tikhonov(field: Tensor, spacing: tuple[float, float, float], b0: Tensor, *, weight: float) -> Tensor:
+def invert_tikhonov(
+    field: Tensor, spacing: tuple[float, float, float], b0: Tensor, *, weight: float
+) -> Tensor:
     """Closed-form inversion with a gradient penalty (Bilgic 2014)."""
     shape = field.shape[0], field.shape[1], field.shape[2]
     kernel = dipole_kernel(shape, spacing, b0)
-    axes = [torch.fft.fftfreq(shape[0], device=field.device)[:, None, None], torch.fft.fftfreq(shape[1], device=field.device)[None, :, None],
-            torch.fft.rfftfreq(shape[2], device=field.device)[None, None, :]]  # fmt: skip
+    axes = [
+        torch.fft.fftfreq(shape[0], device=field.device)[:, None, None],
+        torch.fft.fftfreq(shape[1], device=field.device)[None, :, None],
+        torch.fft.rfftfreq(shape[2], device=field.device)[None, None, :],
+    ]
     laplacian = sum((2 * torch.sin(math.pi * a) / d) ** 2 for a, d in zip(axes, spacing, strict=True))
-    return torch.fft.irfftn(kernel * torch.fft.rfftn(field) / (kernel**2 + weight * laplacian + 1e-4), s=shape)
+    return torch.fft.irfftn(
+        kernel * torch.fft.rfftn(field) / (kernel**2 + weight * laplacian + 1e-4), s=shape
+    )
 
 
-def invert_total_variation(field: Tensor, spacing: tuple[float, float, float], b0: Tensor, *, weight: float, iterations: int = 12) -> Tensor:
+def invert_total_variation(
+    field: Tensor, spacing: tuple[float, float, float], b0: Tensor, *, weight: float, iterations: int = 12
+) -> Tensor:
     """Inversion with total variation by the alternating direction method (FANSI, Milovic 2018, linear form)."""
     shape = field.shape[0], field.shape[1], field.shape[2]
     kernel = dipole_kernel(shape, spacing, b0)
-    axes = [torch.fft.fftfreq(shape[0], device=field.device)[:, None, None], torch.fft.fftfreq(shape[1], device=field.device)[None, :, None],
-            torch.fft.rfftfreq(shape[2], device=field.device)[None, None, :]]  # fmt: skip
+    axes = [
+        torch.fft.fftfreq(shape[0], device=field.device)[:, None, None],
+        torch.fft.fftfreq(shape[1], device=field.device)[None, :, None],
+        torch.fft.rfftfreq(shape[2], device=field.device)[None, None, :],
+    ]
     steps = [(torch.exp(2j * math.pi * a) - 1) / d for a, d in zip(axes, spacing, strict=True)]
     penalty = 100 * weight
     data = kernel * torch.fft.rfftn(field)
@@ -112,7 +134,10 @@ def invert_total_variation(field: Tensor, spacing: tuple[float, float, float], b
             slope = torch.fft.irfftn(step * spectrum, s=shape)
             auxiliary[i] = F.softshrink(slope + dual[i], weight / penalty)
             dual[i] = dual[i] + slope - auxiliary[i]
-        right = sum((s.conj() * torch.fft.rfftn(a - d) for s, a, d in zip(steps, auxiliary, dual, strict=True)), start=torch.zeros_like(data))
+        right = sum(
+            (s.conj() * torch.fft.rfftn(a - d) for s, a, d in zip(steps, auxiliary, dual, strict=True)),
+            start=torch.zeros_like(data),
+        )
         spectrum = (data + penalty * right) / bottom
     return torch.fft.irfftn(spectrum, s=shape)
 
@@ -139,7 +164,9 @@ class SusceptibilityMapping:
         self.variation = 10 ** rng.uniform(-4.2, -3.2)
         self.offset = rng.normal(0, 0.01)
 
-    def __call__(self, total: Tensor, inner_field: Tensor, mask: Tensor, spacing: tuple[float, float, float]) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, total: Tensor, inner_field: Tensor, mask: Tensor, spacing: tuple[float, float, float]
+    ) -> tuple[Tensor, Tensor]:
         """Map a field to susceptibility.
 
         Parameters
@@ -159,7 +186,9 @@ class SusceptibilityMapping:
             Susceptibility (ppm), zero outside, and the mask that it covers.
         """
         if self.sharp:
-            local, inside = remove_background(total, mask, spacing, radius=self.radius, threshold=self.sharp_threshold)
+            local, inside = remove_background(
+                total, mask, spacing, radius=self.radius, threshold=self.sharp_threshold
+            )
         else:
             local, inside = inner_field * mask, mask
         if self.method == "truncated":
@@ -173,5 +202,3 @@ class SusceptibilityMapping:
             chi = chi + 0.5 * invert_tikhonov(local, spacing, self.b0, weight=self.tikhonov)
         chi = chi - chi[inside].mean() + self.offset if bool(inside.any()) else chi
         return chi * inside, inside
-
-

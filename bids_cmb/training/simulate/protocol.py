@@ -68,17 +68,48 @@ def draw_protocol(rng: RandomSource, contrast: Contrast, *, widen: float = 1.0) 
         three_d = rng.chance(0.3)
         in_plane = rng.uniform(0.45 * low, 1.05 * high)
         slice_mm = rng.uniform(0.8 * low, 2.5 * high) if three_d else rng.uniform(1.8 * low, 6.0 * high)
-        echo = rng.uniform(0.014 * low, 0.032 * high) if strength > 2 else rng.uniform(0.018 * low, 0.045 * high)
-        return Protocol(contrast, (in_plane, in_plane, slice_mm), _interpolation(rng), three_d, echo, strength,
-                        rng.uniform(12 * low, 50 * high), stripped, tilt)  # fmt: skip
+        echo = (
+            rng.uniform(0.014 * low, 0.032 * high) if strength > 2 else rng.uniform(0.018 * low, 0.045 * high)
+        )
+        return Protocol(
+            contrast,
+            (in_plane, in_plane, slice_mm),
+            _interpolation(rng),
+            three_d,
+            echo,
+            strength,
+            rng.uniform(12 * low, 50 * high),
+            stripped,
+            tilt,
+        )
     if contrast == "swi":
         in_plane = rng.uniform(0.45 * low, 1.0 * high)
-        echo = rng.uniform(0.016 * low, 0.027 * high) if strength > 2 else rng.uniform(0.028 * low, 0.045 * high)
-        return Protocol(contrast, (in_plane, in_plane * rng.uniform(1.0, 1.2), rng.uniform(0.9 * low, 3.0 * high)),
-                        _interpolation(rng), True, echo, strength, rng.uniform(8 * low, 30 * high), stripped, tilt)  # fmt: skip
+        echo = (
+            rng.uniform(0.016 * low, 0.027 * high) if strength > 2 else rng.uniform(0.028 * low, 0.045 * high)
+        )
+        return Protocol(
+            contrast,
+            (in_plane, in_plane * rng.uniform(1.0, 1.2), rng.uniform(0.9 * low, 3.0 * high)),
+            _interpolation(rng),
+            True,
+            echo,
+            strength,
+            rng.uniform(8 * low, 30 * high),
+            stripped,
+            tilt,
+        )
     in_plane = rng.uniform(0.6 * low, 1.05 * high)
-    return Protocol(contrast, (in_plane, in_plane, rng.uniform(0.8 * low, 2.2 * high)), 1.0, True,
-                    rng.uniform(0.014 * low, 0.026 * high), strength, rng.uniform(15 * low, 60 * high), True, tilt)  # fmt: skip
+    return Protocol(
+        contrast,
+        (in_plane, in_plane, rng.uniform(0.8 * low, 2.2 * high)),
+        1.0,
+        True,
+        rng.uniform(0.014 * low, 0.026 * high),
+        strength,
+        rng.uniform(15 * low, 60 * high),
+        True,
+        tilt,
+    )
 
 
 def _interpolation(rng: RandomSource) -> float:

@@ -14,7 +14,15 @@ from torch import Tensor
 
 from bids_cmb.training.simulate.grids import sample, smooth, smooth_field
 from bids_cmb.training.simulate.heads import Head
-from bids_cmb.training.simulate.lesions import Deposit, Maps, Mimic, draw_blob, draw_calcifications, draw_deposits, draw_mimics
+from bids_cmb.training.simulate.lesions import (
+    Deposit,
+    Maps,
+    Mimic,
+    draw_blob,
+    draw_calcifications,
+    draw_deposits,
+    draw_mimics,
+)
 from bids_cmb.training.simulate.physics import Acquisition, field_shift, signal
 from bids_cmb.training.simulate.products import SusceptibilityMapping, susceptibility_weighted
 from bids_cmb.training.simulate.protocol import Protocol, draw_protocol
@@ -74,18 +82,37 @@ class SimulatedScan:
     head: str
 
 
-def simulate_scan(head: Head, seed: int, contrast: Contrast, *, count: int | None = None, protocol: Protocol | None = None,
-                  device: torch.device | str = "cpu", spacing: float = FINE_SPACING, widen: float = 1.0) -> SimulatedScan:  # fmt: skip
+def simulate_scan(
+    head: Head,
+    seed: int,
+    contrast: Contrast,
+    *,
+    count: int | None = None,
+    protocol: Protocol | None = None,
+    device: torch.device | str = "cpu",
+    spacing: float = FINE_SPACING,
+    widen: float = 1.0,
+) -> SimulatedScan:
     """Simulate one scan; see `simulate_session`, of which this is the case with one contrast."""
     protocols = None if protocol is None else {contrast: protocol}
-    session = simulate_session(head, seed, (contrast,), count=count, protocols=protocols, device=device, spacing=spacing, widen=widen)
+    session = simulate_session(
+        head, seed, (contrast,), count=count, protocols=protocols, device=device, spacing=spacing, widen=widen
+    )
     return session[contrast]
 
 
 @torch.no_grad()
-def simulate_session(head: Head, seed: int, contrasts: Sequence[Contrast], *, count: int | None = None,
-                     protocols: Mapping[Contrast, Protocol] | None = None, device: torch.device | str = "cpu",
-                     spacing: float = FINE_SPACING, widen: float = 1.0) -> dict[Contrast, SimulatedScan]:  # fmt: skip
+def simulate_session(
+    head: Head,
+    seed: int,
+    contrasts: Sequence[Contrast],
+    *,
+    count: int | None = None,
+    protocols: Mapping[Contrast, Protocol] | None = None,
+    device: torch.device | str = "cpu",
+    spacing: float = FINE_SPACING,
+    widen: float = 1.0,
+) -> dict[Contrast, SimulatedScan]:
     """Simulate the scans of one subject: one anatomy, one set of microbleeds, one image per contrast.
 
     Parameters
@@ -129,13 +156,31 @@ def simulate_session(head: Head, seed: int, contrasts: Sequence[Contrast], *, co
         lesioned = Maps(drawn.chi.clone(), drawn.r2star.clone(), drawn.signal, drawn.spacing)
         shapes = RandomSource(seed + 1, device)  # the same deposits on every contrast
         for d in deposits:
-            draw_blob(lesioned, shapes, d.centre, d.diameter, chi=d.chi, r2star=d.r2star, hollow=0.5 if shapes.chance(0.15) else 0.0)
-        scans[contrast] = _acquire(drawn, lesioned, replace(chosen[contrast], tilt=tilt), deposits, shown, rng, seed, head.name)
+            draw_blob(
+                lesioned,
+                shapes,
+                d.centre,
+                d.diameter,
+                chi=d.chi,
+                r2star=d.r2star,
+                hollow=0.5 if shapes.chance(0.15) else 0.0,
+            )
+        scans[contrast] = _acquire(
+            drawn, lesioned, replace(chosen[contrast], tilt=tilt), deposits, shown, rng, seed, head.name
+        )
     return scans
 
 
-def _acquire(subject: Subject, lesioned: Maps, protocol: Protocol, deposits: list[Deposit], mimics: list[Mimic], rng: RandomSource,
-             seed: int, head: str) -> SimulatedScan:  # fmt: skip
+def _acquire(
+    subject: Subject,
+    lesioned: Maps,
+    protocol: Protocol,
+    deposits: list[Deposit],
+    mimics: list[Mimic],
+    rng: RandomSource,
+    seed: int,
+    head: str,
+) -> SimulatedScan:
     """Acquire one contrast and outline what it shows."""
     contrast = protocol.contrast
     acquisition = Acquisition(subject.shape, subject.spacing, protocol, rng)
@@ -150,16 +195,38 @@ def _acquire(subject: Subject, lesioned: Maps, protocol: Protocol, deposits: lis
         noise = noise / float(local[mask].median())
     affine = _affine(acquisition, protocol)
     factor = np.array([a / f for a, f in zip(acquisition.final_size, subject.shape, strict=True)])
-    labels, lesions = _outline(depth_map.cpu().numpy(), clean.cpu().numpy(), image.cpu().numpy(), mask.cpu().numpy(), deposits, factor,
-                               affine, acquisition.voxel, contrast, noise)  # fmt: skip
+    labels, lesions = _outline(
+        depth_map.cpu().numpy(),
+        clean.cpu().numpy(),
+        image.cpu().numpy(),
+        mask.cpu().numpy(),
+        deposits,
+        factor,
+        affine,
+        acquisition.voxel,
+        contrast,
+        noise,
+    )
     shown = tuple((_world(m.centre, factor, affine), m.radius, m.name) for m in mimics)
-    return SimulatedScan(image.cpu().numpy().astype(np.float32), affine, mask.cpu().numpy(), labels, lesions, shown, protocol, seed, head)
+    return SimulatedScan(
+        image.cpu().numpy().astype(np.float32),
+        affine,
+        mask.cpu().numpy(),
+        labels,
+        lesions,
+        shown,
+        protocol,
+        seed,
+        head,
+    )
 
 
 def _with_calcifications(subject: Subject, granulomas: list[Mimic], rng: RandomSource) -> Subject:
     maps = Maps(subject.chi.clone(), subject.r2star.clone(), subject.signal, subject.spacing)
     for grain in granulomas:
-        draw_blob(maps, rng, grain.centre, 2 * grain.radius, chi=rng.uniform(-2.5, -0.4), r2star=rng.uniform(10, 50))
+        draw_blob(
+            maps, rng, grain.centre, 2 * grain.radius, chi=rng.uniform(-2.5, -0.4), r2star=rng.uniform(10, 50)
+        )
     return replace(subject, chi=maps.chi, r2star=maps.r2star)
 
 
@@ -180,18 +247,26 @@ def _furnish(subject: Subject, rng: RandomSource) -> list[Mimic]:
     return mimics
 
 
-def _magnitude(subject: Subject, lesioned: Maps, protocol: Protocol, acquisition: Acquisition, rng: RandomSource) -> tuple[Tensor, Tensor, Tensor, float]:
+def _magnitude(
+    subject: Subject, lesioned: Maps, protocol: Protocol, acquisition: Acquisition, rng: RandomSource
+) -> tuple[Tensor, Tensor, Tensor, float]:
     """GRE magnitude or SWI without and with lesions, brain mask, and standard deviation of the noise."""
     b0 = _b0(protocol, subject.chi.device)
     spacing = (subject.spacing,) * 3
-    noise_free = acquisition.sample(signal(subject.signal, subject.r2star, field_shift(subject.chi, spacing, b0), protocol))
-    full = acquisition.sample(signal(lesioned.signal, lesioned.r2star, field_shift(lesioned.chi, spacing, b0), protocol))
+    noise_free = acquisition.sample(
+        signal(subject.signal, subject.r2star, field_shift(subject.chi, spacing, b0), protocol)
+    )
+    full = acquisition.sample(
+        signal(lesioned.signal, lesioned.r2star, field_shift(lesioned.chi, spacing, b0), protocol)
+    )
     mask = _on_grid(subject.brain.float(), acquisition) > 0.5
     tissue_level = float(acquisition.zero_fill(noise_free).abs()[mask].median())
     deviation = tissue_level / protocol.snr
     size = tuple(noise_free.shape)
     noise = torch.complex(rng.noise(*size), rng.noise(*size)) * deviation
-    bias = torch.exp(rng.uniform(0.0, 0.3) * smooth_field(rng, acquisition.final_size, acquisition.voxel, 90.0))
+    bias = torch.exp(
+        rng.uniform(0.0, 0.3) * smooth_field(rng, acquisition.final_size, acquisition.voxel, 90.0)
+    )
     window, power = rng.uniform(0.08, 0.3), 4 if rng.chance(0.8) else rng.integer(2, 5)
     products = []
     for acquired in (noise_free, full):
@@ -208,7 +283,9 @@ def _magnitude(subject: Subject, lesioned: Maps, protocol: Protocol, acquisition
     return clean, image, mask, deviation * scale
 
 
-def _susceptibility(subject: Subject, lesioned: Maps, protocol: Protocol, acquisition: Acquisition, rng: RandomSource) -> tuple[Tensor, Tensor, Tensor, float]:
+def _susceptibility(
+    subject: Subject, lesioned: Maps, protocol: Protocol, acquisition: Acquisition, rng: RandomSource
+) -> tuple[Tensor, Tensor, Tensor, float]:
     """QSM without and with lesions, its mask, and an estimate of its noise (ppm)."""
     b0 = _b0(protocol, subject.chi.device)
     spacing = (subject.spacing,) * 3
@@ -220,13 +297,21 @@ def _susceptibility(subject: Subject, lesioned: Maps, protocol: Protocol, acquis
     size = acquisition.final_size
     unit_noise = rng.noise(*size)
     results = []
-    for maps, shift in ((Maps(subject.chi, subject.r2star, subject.signal, subject.spacing), torch.zeros_like(extra)), (lesioned, extra)):
+    for maps, shift in (
+        (Maps(subject.chi, subject.r2star, subject.signal, subject.spacing), torch.zeros_like(extra)),
+        (lesioned, extra),
+    ):
         weight = signal(maps.signal, maps.r2star, torch.zeros_like(shift), protocol).abs()
         level = acquisition.sample(weight.to(torch.complex64)).real.clamp(min=1e-4)
-        fields = [acquisition.sample((weight * (f + shift)).to(torch.complex64)).real / level for f in (total, inner)]
+        fields = [
+            acquisition.sample((weight * (f + shift)).to(torch.complex64)).real / level
+            for f in (total, inner)
+        ]
         typical = float(level[mask].median())
         phase_noise = (typical / level).clamp(max=8.0) / protocol.snr
-        noise = unit_noise * phase_noise / (2 * math.pi * 42.577 * protocol.field_strength * protocol.echo_time)
+        noise = (
+            unit_noise * phase_noise / (2 * math.pi * 42.577 * protocol.field_strength * protocol.echo_time)
+        )
         results.append(mapping(fields[0] + noise, fields[1] + noise, mask, acquisition.voxel))  # type: ignore[arg-type]
     (clean, inside), (image, _) = results
     rough = (image - smooth(image, (1.0, 1.0, 1.0)))[inside]
@@ -244,7 +329,10 @@ def _on_grid(fine: Tensor, acquisition: Acquisition) -> Tensor:
     """Average a fine map over the final voxels, by trilinear sampling of a smoothed copy."""
     factors = [f / a for f, a in zip(fine.shape, acquisition.final_size, strict=True)]
     blurred = smooth(fine, tuple(0.4 * f for f in factors))  # type: ignore[arg-type]
-    axes = [(torch.arange(a, device=fine.device) + 0.5) * f - 0.5 for a, f in zip(acquisition.final_size, factors, strict=True)]
+    axes = [
+        (torch.arange(a, device=fine.device) + 0.5) * f - 0.5
+        for a, f in zip(acquisition.final_size, factors, strict=True)
+    ]
     points = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
     return sample(blurred, points)
 
@@ -277,14 +365,26 @@ def _affine(acquisition: Acquisition, protocol: Protocol) -> Affine:
     return affine
 
 
-def _world(centre: tuple[float, float, float], factor: npt.NDArray[np.float64], affine: Affine) -> tuple[float, float, float]:
+def _world(
+    centre: tuple[float, float, float], factor: npt.NDArray[np.float64], affine: Affine
+) -> tuple[float, float, float]:
     voxel = (np.array(centre) + 0.5) * factor - 0.5
     x, y, z = affine[:3, :3] @ voxel + affine[:3, 3]
     return float(x), float(y), float(z)
 
 
-def _outline(depth: FloatArray, clean: FloatArray, image: FloatArray, mask: BoolArray, deposits: list[Deposit], factor: npt.NDArray[np.float64],
-             affine: Affine, voxel: tuple[float, ...], contrast: Contrast, noise: float) -> tuple[npt.NDArray[np.uint8], tuple[Lesion, ...]]:  # fmt: skip
+def _outline(
+    depth: FloatArray,
+    clean: FloatArray,
+    image: FloatArray,
+    mask: BoolArray,
+    deposits: list[Deposit],
+    factor: npt.NDArray[np.float64],
+    affine: Affine,
+    voxel: tuple[float, ...],
+    contrast: Contrast,
+    noise: float,
+) -> tuple[npt.NDArray[np.uint8], tuple[Lesion, ...]]:
     """Outline every bleed at half of its depth and say whether a rater would see it."""
     labels = np.zeros(depth.shape, np.uint8)
     lesions = []
@@ -297,7 +397,12 @@ def _outline(depth: FloatArray, clean: FloatArray, image: FloatArray, mask: Bool
         box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
         if any(a >= b for a, b in zip(low, high, strict=True)):
             continue
-        offset = np.stack(np.meshgrid(*[np.arange(a, b) for a, b in zip(low, high, strict=True)], indexing="ij"), -1) - centre
+        offset = (
+            np.stack(
+                np.meshgrid(*[np.arange(a, b) for a, b in zip(low, high, strict=True)], indexing="ij"), -1
+            )
+            - centre
+        )
         distance = np.linalg.norm(offset * spacing, axis=-1)
         near = distance <= max(1.5, 0.5 * deposit.diameter + 1.5, 0.75 * spacing.max())
         patch = np.where(mask[box], depth[box], 0.0)
@@ -305,7 +410,9 @@ def _outline(depth: FloatArray, clean: FloatArray, image: FloatArray, mask: Bool
         parts, _ = ndimage.label((patch > 0.5 * peak) & (distance < reach), np.ones((3, 3, 3)))
         at_peak = parts.flat[int(np.argmax(np.where(near, patch, -np.inf)))] if peak > 0 else 0
         own = parts == at_peak if at_peak else np.zeros_like(near)
-        visible = peak > VISIBLE_FLOOR[contrast] and _stands_out(own, distance, patch, clean[box], image[box], mask[box], peak, noise, contrast)
+        visible = peak > VISIBLE_FLOOR[contrast] and _stands_out(
+            own, distance, clean[box], image[box], mask[box], peak, noise, contrast
+        )
         volume = float(own.sum() * np.prod(spacing))
         labels[box][own & (labels[box] == 0)] = number
         diameter = (6 * volume / math.pi) ** (1 / 3)
@@ -314,8 +421,16 @@ def _outline(depth: FloatArray, clean: FloatArray, image: FloatArray, mask: Bool
     return labels, tuple(lesions)
 
 
-def _stands_out(own: BoolArray, distance: FloatArray, patch: FloatArray, clean: FloatArray, image: FloatArray, mask: BoolArray, peak: float, noise: float,
-                contrast: Contrast) -> bool:  # fmt: skip
+def _stands_out(
+    own: BoolArray,
+    distance: FloatArray,
+    clean: FloatArray,
+    image: FloatArray,
+    mask: BoolArray,
+    peak: float,
+    noise: float,
+    contrast: Contrast,
+) -> bool:
     """Whether a bleed is darker (QSM: brighter) than noise, texture and what lies around it."""
     ring = mask & ~own & (distance < 7.0)
     if own.sum() == 0 or ring.sum() < 8:

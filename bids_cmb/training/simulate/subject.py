@@ -59,7 +59,9 @@ class Subject:
         return points @ inverse[:3, :3].T + inverse[:3, 3]
 
 
-def make_subject(head: Head, rng: RandomSource, *, spacing: float, tilt: tuple[float, float, float]) -> Subject:
+def make_subject(
+    head: Head, rng: RandomSource, *, spacing: float, tilt: tuple[float, float, float]
+) -> Subject:
     """Sample a head on a fine grid with random shape, age, tissue values and texture.
 
     Parameters
@@ -85,7 +87,10 @@ def make_subject(head: Head, rng: RandomSource, *, spacing: float, tilt: tuple[f
     shape = frame.shape
     displacement = _displacement(frame, rng, spacing, labels)
     ageing = _ageing(rng, labels)
-    values = {t: [rng.uniform(*r) for r in (PROPERTIES[t].chi, PROPERTIES[t].r2star, PROPERTIES[t].signal)] for t in _TISSUES}
+    values = {
+        t: [rng.uniform(*r) for r in (PROPERTIES[t].chi, PROPERTIES[t].r2star, PROPERTIES[t].signal)]
+        for t in _TISSUES
+    }
     values[Tissue.VENTRICLE] = values[Tissue.CSF]
     present = [t for t in _TISSUES if bool((labels == int(t)).any())]
     head_maps = _head_maps(labels, present, values)
@@ -97,7 +102,9 @@ def make_subject(head: Head, rng: RandomSource, *, spacing: float, tilt: tuple[f
         points = _aged(_head_voxels(frame, linear, spacing, displacement, slab), ageing)
         mixed = sample(head_maps, points)
         covered = mixed[3] > 1e-3  # the rest lies beyond the label map
-        properties[:, slab] = torch.where(covered, mixed[:3] / mixed[3].clamp(min=1e-3), air[:, None, None, None])
+        properties[:, slab] = torch.where(
+            covered, mixed[:3] / mixed[3].clamp(min=1e-3), air[:, None, None, None]
+        )
         tissue[slab] = _nearest(labels, points)
     chi, r2star, signal = properties
     brain = torch.zeros(256, dtype=torch.bool, device=device)
@@ -105,7 +112,9 @@ def make_subject(head: Head, rng: RandomSource, *, spacing: float, tilt: tuple[f
     brain = brain[tissue.long()]
     spacings = (spacing,) * 3
     inside = brain.float()
-    texture = (smooth_field(rng, shape, spacings, 6.0) + smooth_field(rng, shape, spacings, 20.0)).mul_(0.5 * inside)
+    texture = (smooth_field(rng, shape, spacings, 6.0) + smooth_field(rng, shape, spacings, 20.0)).mul_(
+        0.5 * inside
+    )
     chi += texture * rng.uniform(0.002, 0.012)
     fine = smooth_field(rng, shape, spacings, 2.5).mul_(inside * rng.uniform(0.0, 0.04))
     r2star *= 1 + texture * rng.uniform(0.01, 0.05) + fine
@@ -153,7 +162,9 @@ def _frame(head: Head, linear: Tensor, spacing: float, labels: Tensor) -> _Frame
     occupied = torch.nonzero(labels > 0)
     corners = torch.stack([occupied.min(0).values, occupied.max(0).values]).double().cpu()
     centre = _centre(labels)
-    grid = torch.tensor([[corners[i, 0], corners[j, 1], corners[k, 2]] for i in (0, 1) for j in (0, 1) for k in (0, 1)])
+    grid = torch.tensor(
+        [[corners[i, 0], corners[j, 1], corners[k, 2]] for i in (0, 1) for j in (0, 1) for k in (0, 1)]
+    )
     scan = (grid - centre) * voxel @ torch.linalg.inv(linear).T
     low, high = scan.min(0).values - _MARGIN, scan.max(0).values + _MARGIN
     low[2] = torch.maximum(low[2], torch.tensor(-78.0, dtype=torch.float64))  # nobody scans the neck
@@ -213,12 +224,19 @@ def _head_voxels(frame: _Frame, linear: Tensor, spacing: float, displacement: Te
     device = displacement.device
     axes = [torch.arange(n, device=device, dtype=torch.float32) for n in frame.shape]
     axes[0] = axes[0][slab]
-    coarse = torch.meshgrid(*[a * ((c - 1) / (n - 1)) for a, n, c in zip(axes, frame.shape, displacement.shape[1:], strict=True)], indexing="ij")
+    coarse = torch.meshgrid(
+        *[a * ((c - 1) / (n - 1)) for a, n, c in zip(axes, frame.shape, displacement.shape[1:], strict=True)],
+        indexing="ij",
+    )
     elastic = sample(displacement, torch.stack(coarse, dim=-1))
     matrix = (linear / frame.voxel[:, None]).float().to(device)
     scan = [a * spacing + float(low) for a, low in zip(axes, frame.low, strict=True)]
     points = [
-        matrix[i, 0] * scan[0][:, None, None] + matrix[i, 1] * scan[1][:, None] + matrix[i, 2] * scan[2] + float(frame.centre[i]) + elastic[i]
+        matrix[i, 0] * scan[0][:, None, None]
+        + matrix[i, 1] * scan[1][:, None]
+        + matrix[i, 2] * scan[2]
+        + float(frame.centre[i])
+        + elastic[i]
         for i in range(3)
     ]
     return torch.stack(points, dim=-1)

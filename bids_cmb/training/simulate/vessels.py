@@ -9,7 +9,9 @@ All walkers of a kind step together, as tensors.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -22,16 +24,35 @@ from bids_cmb.training.simulate.tissues import PARENCHYMA, Tissue
 
 #: Course of the central veins and sinuses in MNI152 (mm) and their radius (mm); those off the midline are mirrored.
 _COURSES: dict[str, tuple[tuple[tuple[float, float, float], ...], float]] = {
-    "internal cerebral vein": (((2.5, 0, 10), (2.5, -12, 14), (2.5, -26, 14), (2, -36, 10), (0.5, -42, 8)), 0.9),
+    "internal cerebral vein": (
+        ((2.5, 0, 10), (2.5, -12, 14), (2.5, -26, 14), (2, -36, 10), (0.5, -42, 8)),
+        0.9,
+    ),
     "thalamostriate vein": (((17, -14, 19), (13, -5, 18), (8, 0, 14), (3, 0, 10)), 0.6),
     "septal vein": (((4, 26, 6), (2.5, 12, 10), (2.5, 1, 10)), 0.45),
     "basal vein": (((20, -2, -18), (19, -16, -14), (17, -28, -8), (10, -38, 0), (1, -42, 7)), 0.8),
     "great vein": (((0, -40, 7), (0, -46, 10), (0, -52, 12)), 1.7),
     "straight sinus": (((0, -52, 12), (0, -66, 8), (0, -80, 0), (0, -95, -8)), 2.2),
     "transverse sinus": (((0, -97, -8), (20, -95, -14), (42, -78, -22), (54, -58, -28), (55, -44, -34)), 2.6),
-    "superior sagittal sinus": (((0, 68, 8), (0, 70, 30), (0, 48, 60), (0, 16, 79), (0, -20, 85), (0, -54, 80), (0, -84, 50), (0, -102, 16), (0, -97, -8)), 2.6),
+    "superior sagittal sinus": (
+        (
+            (0, 68, 8),
+            (0, 70, 30),
+            (0, 48, 60),
+            (0, 16, 79),
+            (0, -20, 85),
+            (0, -54, 80),
+            (0, -84, 50),
+            (0, -102, 16),
+            (0, -97, -8),
+        ),
+        2.6,
+    ),
     "inferior sagittal sinus": (((0, 20, 32), (0, 0, 36), (0, -22, 34), (0, -44, 20), (0, -52, 12)), 0.5),
 }
+
+#: From points and headings (N, 3) to a correction of the headings.
+Steer = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass
@@ -64,7 +85,9 @@ def _guides(subject: Subject) -> _Guides:
 
 
 def _is(tissue: Tensor, kinds: tuple[Tissue, ...]) -> Tensor:
-    return torch.isin(tissue, torch.tensor([int(t) for t in kinds], dtype=tissue.dtype, device=tissue.device)).float()
+    return torch.isin(
+        tissue, torch.tensor([int(t) for t in kinds], dtype=tissue.dtype, device=tissue.device)
+    ).float()
 
 
 def _unit(vectors: Tensor) -> Tensor:
@@ -79,7 +102,15 @@ def _starts(rng: RandomSource, where: Tensor, count: int) -> Tensor:
     return voxels[rng.pick(count, len(voxels))].float() + rng.rand(count, 3) - 0.5
 
 
-def _walk(rng: RandomSource, starts: Tensor, heading: Tensor, steps: int, length: Tensor, steer, wander: float) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def] # noqa: ANN001
+def _walk(
+    rng: RandomSource,
+    starts: Tensor,
+    heading: Tensor,
+    steps: int,
+    length: Tensor,
+    steer: Steer,
+    wander: float,
+) -> tuple[Tensor, Tensor]:
     """Let all walkers take unit steps of half a coarse voxel.
 
     Parameters
@@ -124,8 +155,18 @@ class _Beads:
     strength: Tensor
 
 
-def _bundle(rng: RandomSource, guides: _Guides, starts: Tensor, heading: Tensor, mm: tuple[float, float], radius: tuple[float, float],
-            steer, wander: float, taper: tuple[float, float], spacing: float) -> tuple[_Beads, Tensor, Tensor]:  # type: ignore[no-untyped-def] # noqa: ANN001  # fmt: skip
+def _bundle(
+    rng: RandomSource,
+    guides: _Guides,
+    starts: Tensor,
+    heading: Tensor,
+    mm: tuple[float, float],
+    radius: tuple[float, float],
+    steer: Steer,
+    wander: float,
+    taper: tuple[float, float],
+    spacing: float,
+) -> tuple[_Beads, Tensor, Tensor]:
     count = len(starts)
     per_mm = 2.0 / (guides.step * spacing)
     length = (mm[0] + (mm[1] - mm[0]) * rng.rand(count) ** 1.5) * per_mm
@@ -168,11 +209,19 @@ def draw_vessels(subject: Subject, rng: RandomSource, *, density: float = 1.0) -
 
 
 def _join(beads: list[_Beads]) -> _Beads:
-    return _Beads(*(torch.cat([getattr(b, name) for b in beads]) for name in ("points", "radius", "strength")))
+    return _Beads(
+        *(torch.cat([getattr(b, name) for b in beads]) for name in ("points", "radius", "strength"))
+    )
 
 
 def _medullary(rng: RandomSource, guides: _Guides, subject: Subject, density: float) -> list[_Beads]:
-    white = _is(guides.tissue, (Tissue.WHITE_MATTER, Tissue.CEREBELLUM_WHITE, Tissue.CAUDATE, Tissue.THALAMUS, Tissue.PUTAMEN)) > 0
+    white = (
+        _is(
+            guides.tissue,
+            (Tissue.WHITE_MATTER, Tissue.CEREBELLUM_WHITE, Tissue.CAUDATE, Tissue.THALAMUS, Tissue.PUTAMEN),
+        )
+        > 0
+    )
     count = round(rng.uniform(120, 700) * density)
     starts = _starts(rng, white, count)
     toward = sample(guides.to_ventricle, starts).T
@@ -184,12 +233,26 @@ def _medullary(rng: RandomSource, guides: _Guides, subject: Subject, density: fl
         on_surface = sample(guides.surface, points)[:, None] < 0.55
         return torch.where(on_surface, 0.5 * sample(guides.inward, points).T, pull)
 
-    beads, points, alive = _bundle(rng, guides, starts, sense * toward, (6, 42), (0.12, 0.5), steer, 0.05, (0.5, 1.1), subject.spacing)
-    return [beads, _branches(rng, guides, points, alive, subject, (3, 14), (0.08, 0.2), steer_count=round(0.8 * count))]
+    beads, points, alive = _bundle(
+        rng, guides, starts, sense * toward, (6, 42), (0.12, 0.5), steer, 0.05, (0.5, 1.1), subject.spacing
+    )
+    return [
+        beads,
+        _branches(rng, guides, points, alive, subject, (3, 14), (0.08, 0.2), steer_count=round(0.8 * count)),
+    ]
 
 
-def _branches(rng: RandomSource, guides: _Guides, points: Tensor, alive: Tensor, subject: Subject,
-              mm: tuple[float, float], radius: tuple[float, float], *, steer_count: int) -> _Beads:  # fmt: skip
+def _branches(
+    rng: RandomSource,
+    guides: _Guides,
+    points: Tensor,
+    alive: Tensor,
+    subject: Subject,
+    mm: tuple[float, float],
+    radius: tuple[float, float],
+    *,
+    steer_count: int,
+) -> _Beads:
     """Side branches that leave their parent at an angle; forks and kinks look like dots in a slice."""
     flat = points[alive]
     starts = flat[rng.pick(steer_count, len(flat))] if len(flat) else flat[:0]
@@ -218,12 +281,30 @@ def _cortical(rng: RandomSource, guides: _Guides, subject: Subject, density: flo
             across = (direction * inward).sum(1, keepdim=True)
             return (2.5 * (level - sample(guides.surface, points)[:, None]) - 0.8 * across) * inward
 
-        made, points, alive = _bundle(rng, guides, starts, heading, mm, radius, steer, wander, (0.7, 1.0), subject.spacing)
-        beads += [made, _branches(rng, guides, points, alive, subject, (2, 12), (0.08, 0.3), steer_count=count // 2)]
+        made, points, alive = _bundle(
+            rng, guides, starts, heading, mm, radius, steer, wander, (0.7, 1.0), subject.spacing
+        )
+        beads += [
+            made,
+            _branches(rng, guides, points, alive, subject, (2, 12), (0.08, 0.3), steer_count=count // 2),
+        ]
     # Short veins that pierce the cortex.
     starts = _starts(rng, rim, round(rng.uniform(50, 300) * density))
     inward = sample(guides.inward, starts).T
-    beads.append(_bundle(rng, guides, starts, inward, (2, 12), (0.08, 0.25), lambda p, _: torch.zeros_like(p), 0.06, (1.1, 0.6), subject.spacing)[0])
+    beads.append(
+        _bundle(
+            rng,
+            guides,
+            starts,
+            inward,
+            (2, 12),
+            (0.08, 0.25),
+            lambda p, _: torch.zeros_like(p),
+            0.06,
+            (1.1, 0.6),
+            subject.spacing,
+        )[0]
+    )
     return beads
 
 
@@ -238,7 +319,20 @@ def _subependymal(rng: RandomSource, guides: _Guides, subject: Subject, density:
         across = (direction * normal).sum(1, keepdim=True)
         return (2.5 * (0.45 - sample(near, points)[:, None]) - 0.8 * across) * normal
 
-    return [_bundle(rng, guides, starts, rng.randn(len(starts), 3), (8, 45), (0.2, 0.7), steer, 0.06, (0.6, 1.0), subject.spacing)[0]]
+    return [
+        _bundle(
+            rng,
+            guides,
+            starts,
+            rng.randn(len(starts), 3),
+            (8, 45),
+            (0.2, 0.7),
+            steer,
+            0.06,
+            (0.6, 1.0),
+            subject.spacing,
+        )[0]
+    ]
 
 
 def _central(rng: RandomSource, guides: _Guides, subject: Subject) -> _Beads:
@@ -248,8 +342,14 @@ def _central(rng: RandomSource, guides: _Guides, subject: Subject) -> _Beads:
         for side in (1.0,) if middle else (1.0, -1.0):
             if rng.chance(0.1):
                 continue
-            nodes = torch.tensor(course, dtype=torch.float32, device=rng.device) * torch.tensor([side, 1.0, 1.0], device=rng.device)
-            nodes = nodes + rng.randn(*nodes.shape) * 1.2 + torch.tensor([rng.normal(0, 0.8), 0.0, 0.0], device=rng.device)
+            nodes = torch.tensor(course, dtype=torch.float32, device=rng.device) * torch.tensor(
+                [side, 1.0, 1.0], device=rng.device
+            )
+            nodes = (
+                nodes
+                + rng.randn(*nodes.shape) * 1.2
+                + torch.tensor([rng.normal(0, 0.8), 0.0, 0.0], device=rng.device)
+            )
             path = subject.from_mni(_curve(nodes, 0.35))
             if name == "superior sagittal sinus":
                 path = _to_surface(path, guides)
@@ -288,7 +388,9 @@ def _arteries(rng: RandomSource, guides: _Guides, subject: Subject) -> list[_Bea
         return [_Beads(index, index[:, 0], index[:, 0])]
     matrix = subject.to_mni
     mni = (index * guides.step) @ matrix[:3, :3].T + matrix[:3, 3]
-    basal = (mni[:, 2] < 8) & (mni[:, 2] > -40) & (mni[:, 1] > -45) & (mni[:, 1] < 40) & (mni[:, 0].abs() < 52)
+    basal = (
+        (mni[:, 2] < 8) & (mni[:, 2] > -40) & (mni[:, 1] > -45) & (mni[:, 1] < 40) & (mni[:, 0].abs() < 52)
+    )
     pool = index[basal]
     count = rng.integer(2, 30) if rng.chance(0.7) else 0
     starts = pool[rng.pick(count, len(pool))] if len(pool) else pool[:0]
@@ -298,7 +400,20 @@ def _arteries(rng: RandomSource, guides: _Guides, subject: Subject) -> list[_Bea
         across = (direction * inward).sum(1, keepdim=True)
         return (2.0 * (0.35 - sample(guides.surface, points)[:, None]) - 0.8 * across) * inward
 
-    return [_bundle(rng, guides, starts, rng.randn(len(starts), 3), (6, 40), (0.35, 1.6), steer, 0.08, (1.0, 0.7), subject.spacing)[0]]
+    return [
+        _bundle(
+            rng,
+            guides,
+            starts,
+            rng.randn(len(starts), 3),
+            (6, 40),
+            (0.35, 1.6),
+            steer,
+            0.08,
+            (1.0, 0.7),
+            subject.spacing,
+        )[0]
+    ]
 
 
 def splat(shape: tuple[int, int, int], spacing: float, beads: _Beads) -> Tensor:
@@ -310,7 +425,7 @@ def splat(shape: tuple[int, int, int], spacing: float, beads: _Beads) -> Tensor:
     half = spacing / 2
     size = torch.tensor(shape, device=beads.points.device)
     edges = torch.tensor([0.0, 1.0, 2.0, 4.0, 8.0], device=beads.points.device) * spacing
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         chosen = (beads.radius >= low) & (beads.radius < high)
         reach = math.ceil(float(high) / spacing + 0.5)
         axis = torch.arange(-reach, reach + 1, device=out.device)

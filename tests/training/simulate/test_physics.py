@@ -7,8 +7,23 @@ import math
 import pytest
 import torch
 
-from bids_cmb.training.simulate.physics import GAMMA, Acquisition, apply_along, encoding_matrix, field_shift, relaxation_scale, signal, slice_matrix
-from bids_cmb.training.simulate.products import SusceptibilityMapping, invert_tikhonov, invert_total_variation, invert_truncated, susceptibility_weighted
+from bids_cmb.training.simulate.physics import (
+    GAMMA,
+    Acquisition,
+    apply_along,
+    encoding_matrix,
+    field_shift,
+    relaxation_scale,
+    signal,
+    slice_matrix,
+)
+from bids_cmb.training.simulate.products import (
+    SusceptibilityMapping,
+    invert_tikhonov,
+    invert_total_variation,
+    invert_truncated,
+    susceptibility_weighted,
+)
 from bids_cmb.training.simulate.protocol import Protocol, draw_protocol
 from bids_cmb.training.simulate.random_source import RandomSource
 
@@ -18,7 +33,9 @@ B0 = torch.tensor([0.0, 0.0, 1.0])
 
 def ball(size: int, radius: float) -> torch.Tensor:
     axis = torch.arange(size, dtype=torch.float32) - size // 2
-    return (axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + axis[None, None, :] ** 2 <= radius**2).float()
+    return (
+        axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + axis[None, None, :] ** 2 <= radius**2
+    ).float()
 
 
 def test_field_outside_a_sphere_is_that_of_a_dipole() -> None:
@@ -92,11 +109,14 @@ def test_swi_darkens_paramagnetic_phase_only() -> None:
     assert float(out[11, 11, 0]) > 0.9
 
 
-@pytest.mark.parametrize("invert", [
-    lambda f: invert_truncated(f, (1.0, 1.0, 1.0), B0, threshold=0.15),
-    lambda f: invert_tikhonov(f, (1.0, 1.0, 1.0), B0, weight=0.005),
-    lambda f: invert_total_variation(f, (1.0, 1.0, 1.0), B0, weight=2e-4),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "invert",
+    [
+        lambda f: invert_truncated(f, (1.0, 1.0, 1.0), B0, threshold=0.15),
+        lambda f: invert_tikhonov(f, (1.0, 1.0, 1.0), B0, weight=0.005),
+        lambda f: invert_total_variation(f, (1.0, 1.0, 1.0), B0, weight=2e-4),
+    ],
+)
 def test_inversions_bring_a_source_back(invert) -> None:
     chi = ball(64, 4.0)
     found = invert(field_shift(chi, (1.0, 1.0, 1.0), B0))

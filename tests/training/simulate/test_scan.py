@@ -39,7 +39,11 @@ def test_bleeds_are_dark_on_swi_and_bright_on_qsm(session: dict[str, SimulatedSc
         seen = [x for x in scan.lesions if x.visible]
         assert seen
         level = np.median(scan.image[scan.brain_mask])
-        inside = [scan.image[scan.lesion_labels == x.index].mean() for x in seen if (scan.lesion_labels == x.index).any()]
+        inside = [
+            scan.image[scan.lesion_labels == x.index].mean()
+            for x in seen
+            if (scan.lesion_labels == x.index).any()
+        ]
         assert np.mean(np.sign(np.array(inside) - level) == sign) > 0.9
 
 
