@@ -6,6 +6,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 _LOG = logging.getLogger("bids_cmb.training.brain_mask")
@@ -71,6 +72,7 @@ def _train(arguments: argparse.Namespace) -> int:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
+    torch.backends.cudnn.benchmark = device.type == "cuda"
     heads = anatomies.load(arguments.anatomies)
     known = {group for head in heads for group in head.groups}
     unknown = sorted(set(arguments.hold_out) - known)
@@ -92,6 +94,14 @@ def _train(arguments: argparse.Namespace) -> int:
         result = evaluate(network, unseen, arguments.images, device)
         _LOG.info("%s", result)
         figures.append(result.as_dict())
+        write_release(
+            network,
+            arguments.out / f"without-{left_out}",
+            version=arguments.version,
+            heads=[a.name for a in seen],
+            training=asdict(schedule) | {"device": device.type},
+            held_out=[result.as_dict()],
+        )
     _LOG.info("training on all heads")
     network = train(list(ready.values()), schedule, device, arguments.out / "checkpoint_all.safetensors")
     manifest = write_release(
@@ -99,14 +109,7 @@ def _train(arguments: argparse.Namespace) -> int:
         arguments.out,
         version=arguments.version,
         heads=[head.name for head in heads],
-        training={
-            "steps": schedule.steps,
-            "batch": schedule.batch,
-            "rate": schedule.rate,
-            "minutes_limit": schedule.minutes,
-            "seed": schedule.seed,
-            "device": device.type,
-        },
+        training=asdict(schedule) | {"device": device.type},
         held_out=figures,
     )
     _LOG.info("wrote %s", manifest)

@@ -1,4 +1,8 @@
-"""Training of the brain mask network, seeded, with checkpoints, on a CPU or a GPU."""
+"""Training of the brain mask network, seeded, with checkpoints, on a CPU or a GPU.
+
+On a CPU the same seed gives the same weights; a GPU sums gradients in varying order, so there only the samples
+are the same.
+"""
 
 from __future__ import annotations
 
