@@ -312,7 +312,7 @@ def _susceptibility(
         noise = (
             unit_noise * phase_noise / (2 * math.pi * 42.577 * protocol.field_strength * protocol.echo_time)
         )
-        results.append(mapping(fields[0] + noise, fields[1] + noise, mask, acquisition.voxel))  # type: ignore[arg-type]
+        results.append(mapping(fields[0] + noise, fields[1] + noise, mask, acquisition.voxel))
     (clean, inside), (image, _) = results
     rough = (image - smooth(image, (1.0, 1.0, 1.0)))[inside]
     return clean, image, inside, float(rough.abs().median()) * 1.5
@@ -341,7 +341,7 @@ def _stripped_mask(mask: Tensor, image: Tensor | None, acquisition: Acquisition,
     """Brain mask as tools make it: a little small or large, uneven, sometimes eaten where the image is dark."""
     voxel = acquisition.voxel
     soft = smooth(mask.float(), tuple(2.0 / v for v in voxel))  # type: ignore[arg-type]
-    uneven = smooth_field(rng, acquisition.final_size, voxel, 15.0) * rng.uniform(0.0, 0.14)  # type: ignore[arg-type]
+    uneven = smooth_field(rng, acquisition.final_size, voxel, 15.0) * rng.uniform(0.0, 0.14)
     out = (soft + uneven) > rng.uniform(0.3, 0.75)
     if image is not None and rng.chance(0.3):
         local = smooth(image, tuple(0.7 / v for v in voxel))  # type: ignore[arg-type]
