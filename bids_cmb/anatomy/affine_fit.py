@@ -1,0 +1,312 @@
+"""Affine registration by tissue regression: the template says where tissues are, the scan says how bright they are.
+
+A scan is explained as a sum over tissue classes, each with one unknown brightness, plus the outline of its
+brain. For a given position the brightnesses follow from least squares, so nothing is assumed about the contrast:
+T2*-weighted magnitude, SWI, susceptibility and T1w are all fitted alike. The position follows from damped
+Gauss-Newton steps with robust weights (veins, lesions and dropout count little) and weak priors on scale and
+shear. It is the correlation ratio of Roche et al. (MICCAI 1998) with soft classes in place of grey-level bins.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from bids_cmb.anatomy.sampling import DoubleArray, Sample, apply_matrix, interpolate, slopes_at, to_voxels
+from bids_cmb.anatomy.template import Template
+from bids_cmb.types import Affine, FloatArray
+
+#: Prior mean of translation (mm), rotation (rad), log scale, shear and thickness of the rim that the mask lacks
+#: (mm). Heads are smaller than the MNI brain by some 7 %.
+PRIOR_MEAN = np.array([0, 0, 0, 0, 0, 0, 0.07, 0.07, 0.07, 0, 0, 0, 0.0])
+PRIOR_SD = np.array([np.inf, np.inf, np.inf, 0.4, 0.3, 0.4, 0.10, 0.10, 0.10, 0.06, 0.06, 0.06, 2.0])
+#: Longest step of one iteration in each parameter.
+LONGEST_STEP = np.array([12, 12, 12, 0.2, 0.2, 0.2, 0.12, 0.12, 0.12, 0.08, 0.08, 0.08, 2.0])
+#: Neighbouring points err together: what all points are worth as independent evidence.
+EFFECTIVE_POINTS = 1500.0
+#: Softness of the template's outline, mm, and a usual misfit of the outline.
+OUTLINE_SOFTNESS_MM = 3.0
+OUTLINE_SD = 0.5
+#: Residuals beyond this many robust standard deviations of the intensity count little (Geman-McClure).
+ROBUST_CUT = 1.5
+
+
+@dataclass(frozen=True)
+class Pose:
+    """A candidate position of a head in MNI space.
+
+    Attributes
+    ----------
+    parameters
+        float64 (13,): see `PRIOR_MEAN`.
+    flip
+        Signs of the world axes before everything else: 1 as the header says, -1 reversed.
+    centre
+        World point about which the head turns, mm.
+    """
+
+    parameters: DoubleArray
+    flip: tuple[int, int, int]
+    centre: DoubleArray
+
+    @property
+    def linear(self) -> DoubleArray:
+        """3x3 part of world to MNI."""
+        return linear_part(self.parameters) * np.asarray(self.flip, np.float64)
+
+    @property
+    def matrix(self) -> Affine:
+        """4x4 matrix, world to MNI."""
+        out = np.eye(4)
+        out[:3, :3] = self.linear
+        out[:3, 3] = self.parameters[:3] - np.sum(self.linear * self.centre, axis=1)
+        return out
+
+    def offsets(self, points: DoubleArray) -> DoubleArray:
+        """World points (n, 3) relative to the centre, axes flipped."""
+        return np.asarray((points - self.centre) * np.asarray(self.flip, np.float64))
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A pose and how well it explains the scan.
+
+    Attributes
+    ----------
+    pose
+        The pose.
+    cost
+        Value that was minimised: lower is better.
+    similarity
+        Share of the robust variance of the intensities that the tissues explain, 0..1, mean over channels.
+    overlap
+        Dice coefficient of the scan's mask and the template's brain within the scan's field of view.
+    brightness
+        float64 (channels, classes + 1): fitted brightness of each class, last the surround.
+    """
+
+    pose: Pose
+    cost: float
+    similarity: float
+    overlap: float
+    brightness: DoubleArray
+
+
+@dataclass(frozen=True)
+class Step:
+    """Gradient (13,) and Gauss-Newton matrix (13, 13) of the cost at a pose."""
+
+    gradient: DoubleArray
+    normal: DoubleArray
+
+
+def rotation(angles: DoubleArray) -> DoubleArray:
+    """Rotation matrix from angles about x, y and z, rad."""
+    (cx, cy, cz), (sx, sy, sz) = np.cos(angles), np.sin(angles)
+    about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
+    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    about_z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
+    return np.asarray(about_z @ about_y @ about_x)
+
+
+def linear_part(parameters: DoubleArray) -> DoubleArray:
+    """3x3 matrix: rotation after scale after shear."""
+    shear = np.eye(3)
+    shear[0, 1], shear[0, 2], shear[1, 2] = parameters[9:12]
+    return np.asarray(rotation(parameters[3:6]) @ np.diag(np.exp(parameters[6:9])) @ shear)
+
+
+def linear_derivatives(parameters: DoubleArray) -> DoubleArray:
+    """Derivatives (9, 3, 3) of `linear_part` in rotation, scale and shear, by central differences."""
+    out = np.empty((9, 3, 3))
+    for k in range(9):
+        step = np.zeros(13)
+        step[3 + k] = 1e-5
+        out[k] = (linear_part(parameters + step) - linear_part(parameters - step)) / 2e-5
+    return out
+
+
+def map_points(pose: Pose, points: DoubleArray) -> DoubleArray:
+    """World points (n, 3) to MNI."""
+    return apply_matrix(linear_part(pose.parameters), pose.offsets(points)) + pose.parameters[:3]
+
+
+def solve_brightness(shares: FloatArray, values: FloatArray, weights: FloatArray) -> DoubleArray:
+    """Weighted ridge regression of one channel on the shares of the tissue classes.
+
+    Parameters
+    ----------
+    shares
+        float32 (n, k): shares of the classes, the last one the surround; rows sum to one.
+    values, weights
+        float32 (n,).
+
+    Returns
+    -------
+    ndarray
+        float64 (k,): brightness of each class.
+    """
+    weighted = shares * weights[:, None]
+    normal = np.einsum("ni,nj->ij", weighted, shares, dtype=np.float64)
+    right = np.einsum("ni,n->i", weighted, values, dtype=np.float64)
+    total = max(float(np.sum(weights, dtype=np.float64)), 1e-6)
+    mean = float(np.sum(weights * values, dtype=np.float64)) / total
+    ridge = 2e-4 * total
+    normal[np.diag_indices_from(normal)] += ridge
+    return np.asarray(np.linalg.solve(normal, right + ridge * mean))
+
+
+def with_surround(shares: FloatArray) -> FloatArray:
+    """Append what is not brain as a class of its own, so that shares sum to one."""
+    rest = np.clip(1.0 - shares.sum(axis=-1, keepdims=True), 0, 1)
+    return np.concatenate([shares, rest], axis=-1).astype(np.float32)
+
+
+def robust_loss(residual: FloatArray) -> FloatArray:
+    """Geman-McClure loss: a square near zero, level far out."""
+    square = residual**2
+    return np.asarray(square / (1 + square / ROBUST_CUT**2), np.float32)
+
+
+def robust_weight(residual: FloatArray) -> FloatArray:
+    """Weight of a residual in the iterated least squares that belong to `robust_loss`."""
+    return np.asarray(1 / (1 + (residual / ROBUST_CUT) ** 2) ** 2, np.float32)
+
+
+def fit_channel(shares: FloatArray, values: FloatArray, base: FloatArray) -> tuple[DoubleArray, FloatArray]:
+    """Brightness of the classes in one channel, outliers weighed down, and the residuals (n,)."""
+    weights = base
+    for _ in range(3):
+        brightness = solve_brightness(shares, values, weights)
+        residual = values - np.einsum("nk,k->n", shares, brightness.astype(np.float32))
+        weights = base * robust_weight(residual)
+    return brightness, residual
+
+
+def composite(template: Template, brightness: DoubleArray) -> FloatArray:
+    """Template drawn in the contrast of a scan, relative to its surround (x, y, z)."""
+    contrast = (brightness[:-1] - brightness[-1]).astype(np.float32)
+    return np.einsum("xyzk,k->xyz", template.classes, contrast)
+
+
+def evaluate(sample: Sample, template: Template, pose: Pose) -> tuple[Fit, Step]:
+    """Cost of a pose, with gradient and Gauss-Newton matrix in the parameters.
+
+    Parameters
+    ----------
+    sample
+        The scan.
+    template
+        The tissue maps.
+    pose
+        Where the head is thought to be.
+
+    Returns
+    -------
+    Fit
+        The pose and its figures.
+    Step
+        How the cost changes.
+    """
+    voxels = to_voxels(map_points(pose, sample.points), template.affine)
+    shares = with_surround(interpolate(template.classes, voxels))
+    channels = range(sample.values.shape[1])
+    bases = [sample.inside * sample.known[:, c] for c in channels]
+    fits = [fit_channel(shares, sample.values[:, c], bases[c]) for c in channels]
+    maps = np.stack([template.depth, *(composite(template, fit[0]) for fit in fits)], axis=-1)
+    values, slopes = slopes_at(maps, voxels, template.spacing)
+    project = _Projector(pose, sample.points)
+
+    rim = float(pose.parameters[12])
+    expected = 0.5 + 0.5 * np.tanh((values[:, 0] - rim) / OUTLINE_SOFTNESS_MM)
+    steepness = (2.0 / OUTLINE_SOFTNESS_MM) * expected * (1.0 - expected)
+    miss = sample.inside - expected
+    scale = EFFECTIVE_POINTS / (len(miss) * OUTLINE_SD**2)
+    rows = project(slopes[:, :, 0] * steepness[:, None], extra=-steepness)
+    cost = 0.5 * scale * float(np.sum(miss**2, dtype=np.float64))
+    gradient = -scale * np.einsum("np,n->p", rows, miss, dtype=np.float64)
+    normal = scale * np.einsum("np,nq->pq", rows, rows, dtype=np.float64)
+
+    similarity = 0.0
+    for c in channels:
+        residual = fits[c][1]
+        total = max(float(np.sum(bases[c] * robust_loss(sample.values[:, c]), dtype=np.float64)), 1e-6)
+        unexplained = float(np.sum(bases[c] * robust_loss(residual), dtype=np.float64)) / total
+        weights = bases[c] * robust_weight(residual)
+        part = EFFECTIVE_POINTS / (total * len(bases))
+        rows = project(slopes[:, :, 1 + c])
+        cost += 0.5 * EFFECTIVE_POINTS / len(bases) * unexplained
+        gradient -= part * np.einsum("np,n->p", rows, weights * residual, dtype=np.float64)
+        normal += part * np.einsum("np,nq->pq", rows * weights[:, None], rows, dtype=np.float64)
+        similarity += (1.0 - unexplained) / len(bases)
+    deviation = (pose.parameters - PRIOR_MEAN) / PRIOR_SD
+    cost += 0.5 * float(np.sum(deviation**2))
+    gradient += deviation / PRIOR_SD
+    normal[np.diag_indices_from(normal)] += 1.0 / PRIOR_SD**2
+    brightness = np.stack([fit[0] for fit in fits])
+    return Fit(pose, cost, similarity, _dice(sample.inside, expected), brightness), Step(gradient, normal)
+
+
+class _Projector:
+    """Turns slopes in MNI space (n, 3) into rows of the Jacobian in the parameters (n, 13)."""
+
+    def __init__(self, pose: Pose, points: DoubleArray) -> None:
+        self.offsets = pose.offsets(points).astype(np.float32)
+        self.derivatives = linear_derivatives(pose.parameters).reshape(9, 9).T.astype(np.float32)
+
+    def __call__(self, slopes: FloatArray, extra: FloatArray | None = None) -> FloatArray:
+        products = (slopes[:, :, None] * self.offsets[:, None, :]).reshape(-1, 9)
+        rows = np.zeros((len(slopes), 13), np.float32)
+        rows[:, :3] = slopes
+        rows[:, 3:12] = np.einsum("nm,mp->np", products, self.derivatives)
+        if extra is not None:
+            rows[:, 12] = extra
+        return rows
+
+
+def _dice(a: FloatArray, b: FloatArray) -> float:
+    """Soft Dice coefficient."""
+    both = float(np.sum(np.minimum(a, b), dtype=np.float64))
+    return 2 * both / max(float(np.sum(a, dtype=np.float64) + np.sum(b, dtype=np.float64)), 1e-6)
+
+
+def refine(sample: Sample, template: Template, pose: Pose, *, iterations: int) -> Fit:
+    """Improve a pose by damped Gauss-Newton steps; it never gets worse.
+
+    Parameters
+    ----------
+    sample
+        The scan.
+    template
+        The tissue maps.
+    pose
+        Start.
+    iterations
+        Evaluations of the cost at most.
+
+    Returns
+    -------
+    Fit
+        The best pose met.
+    """
+    best, step = evaluate(sample, template, pose)
+    damping = 0.01
+    for _ in range(iterations):
+        damped = step.normal + damping * np.diag(np.diag(step.normal))
+        move = np.linalg.solve(damped, -step.gradient)
+        move /= max(1.0, float(np.max(np.abs(move) / LONGEST_STEP)))
+        trial, next_step = evaluate(
+            sample, template, replace(best.pose, parameters=best.pose.parameters + move)
+        )
+        if trial.cost < best.cost:
+            gain = best.cost - trial.cost
+            best, step = trial, next_step
+            damping = max(damping / 4, 1e-4)
+            if gain < 1e-3:
+                break
+        else:
+            damping *= 6
+            if damping > 1e4:
+                break
+    return best

@@ -1,0 +1,217 @@
+"""A smooth deformation on top of the affine: local Gauss-Newton steps of the same tissue regression.
+
+Around every node of a 6 mm lattice the residuals of the fit vote, in a Gaussian window, for a small displacement
+(Lucas and Kanade 1981, in three dimensions and with robust weights). The windows shrink as the fit improves: first
+the ventricles and the outline of an old brain fall into place, then the deep grey matter. Folds of the cortex are
+not matched and not meant to be.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import ndimage
+
+from bids_cmb.anatomy.affine_fit import (
+    OUTLINE_SD,
+    OUTLINE_SOFTNESS_MM,
+    Fit,
+    composite,
+    fit_channel,
+    map_points,
+    robust_loss,
+    robust_weight,
+    with_surround,
+)
+from bids_cmb.anatomy.sampling import (
+    DoubleArray,
+    Sample,
+    corner_weights,
+    corners,
+    interpolate,
+    slopes_at,
+    to_voxels,
+)
+from bids_cmb.anatomy.template import Template
+from bids_cmb.types import Affine, FloatArray
+
+#: Spacing of the lattice of displacements, mm.
+LATTICE_MM = 6.0
+#: Standard deviation of the windows and number of steps with each, mm.
+SCHEDULE = ((14.0, 4), (10.0, 4), (7.0, 5))
+#: How far one step may move, and how far a node is likely to move in one, mm.
+LONGEST_STEP_MM = 3.0
+STEP_SD_MM = 3.0
+#: Points err together: what one is worth as independent evidence.
+EVIDENCE = 0.1
+#: The whole field is smoothed after every step, mm.
+ELASTIC_MM = 4.0
+#: Points that are looked at, at most.
+POINTS = 40000
+
+
+@dataclass(frozen=True)
+class Deformation:
+    """Displacements in MNI space: float32 (x, y, z, 3) in mm on a lattice; outside it the nearest counts."""
+
+    displacement: FloatArray
+    affine: Affine
+
+    def at(self, points: DoubleArray) -> FloatArray:
+        """Displacement (n, 3) at MNI points (n, 3), mm."""
+        return interpolate(self.displacement, to_voxels(points, self.affine))
+
+    def __call__(self, points: DoubleArray) -> DoubleArray:
+        """MNI points (n, 3) after the affine, moved to their final place."""
+        return np.asarray(points + self.at(points), np.float64)
+
+
+@dataclass(frozen=True)
+class Deformed:
+    """A deformation with the figures of its fit (see `bids_cmb.anatomy.affine_fit.Fit`)."""
+
+    deformation: Deformation
+    similarity: float
+    overlap: float
+    brightness: DoubleArray
+
+
+def lattice(template: Template) -> Deformation:
+    """A lattice of zero displacement that covers the template's brain with a margin."""
+    inside = np.argwhere(template.depth > -15.0)
+    low = inside.min(axis=0) * template.spacing + template.affine[:3, 3]
+    high = inside.max(axis=0) * template.spacing + template.affine[:3, 3]
+    shape = tuple(int(n) for n in np.ceil((high - low) / LATTICE_MM) + 1)
+    affine = np.diag([LATTICE_MM] * 3 + [1.0])
+    affine[:3, 3] = low
+    return Deformation(np.zeros((*shape, 3), np.float32), affine)
+
+
+def deform(sample: Sample, template: Template, fit: Fit) -> Deformed:
+    """Fit a smooth deformation, starting from an affine fit.
+
+    Parameters
+    ----------
+    sample
+        The scan.
+    template
+        The tissue maps.
+    fit
+        The affine fit.
+
+    Returns
+    -------
+    Deformed
+        Displacements and figures.
+    """
+    sample = sample.thinned(POINTS)
+    mapped = map_points(fit.pose, sample.points)
+    rim = float(fit.pose.parameters[12])
+    field = lattice(template)
+    for sigma, steps in SCHEDULE:
+        for _ in range(steps):
+            force, stiffness = _votes(sample, template, mapped, field, rim)
+            step = _solve(force, stiffness, sigma)
+            moved = ndimage.gaussian_filter(
+                field.displacement + step, (*[ELASTIC_MM / LATTICE_MM] * 3, 0), mode="nearest"
+            )
+            field = replace(field, displacement=moved.astype(np.float32))
+    return _figures(sample, template, mapped, field, rim)
+
+
+def _explain(
+    sample: Sample, template: Template, voxels: DoubleArray
+) -> tuple[list[tuple[DoubleArray, FloatArray]], list[FloatArray]]:
+    """Brightness and residuals of every channel at some places, with the weight of its points."""
+    shares = with_surround(interpolate(template.classes, voxels))
+    bases = [sample.inside * sample.known[:, c] for c in range(sample.values.shape[1])]
+    return [fit_channel(shares, sample.values[:, c], base) for c, base in enumerate(bases)], bases
+
+
+def _votes(
+    sample: Sample, template: Template, mapped: DoubleArray, field: Deformation, rim: float
+) -> tuple[FloatArray, FloatArray]:
+    """Force (x, y, z, 3) and stiffness (x, y, z, 6) that the points lay on the lattice."""
+    voxels = to_voxels(field(mapped), template.affine)
+    fits, bases = _explain(sample, template, voxels)
+    maps = np.stack([template.depth, *(composite(template, fit[0]) for fit in fits)], axis=-1)
+    values, slopes = slopes_at(maps, voxels, template.spacing)
+    expected = 0.5 + 0.5 * np.tanh((values[:, 0] - rim) / OUTLINE_SOFTNESS_MM)
+    steepness = (2.0 / OUTLINE_SOFTNESS_MM) * expected * (1.0 - expected)
+    slope = slopes[:, :, 0] * steepness[:, None]
+    worth = np.full(len(slope), EVIDENCE / OUTLINE_SD**2, np.float32)
+    force = slope * (worth * (sample.inside - expected))[:, None]
+    stiffness = _outer(slope, worth)
+    for c, (_, residual) in enumerate(fits):
+        weight = bases[c] * robust_weight(residual)
+        mass = max(float(np.sum(bases[c], dtype=np.float64)), 1e-6)
+        noise = max(float(np.sum(bases[c] * robust_loss(residual), dtype=np.float64)) / mass, 1e-3)
+        worth = np.asarray(weight * (EVIDENCE / noise / len(fits)), np.float32)
+        slope = slopes[:, :, 1 + c]
+        force = force + slope * (worth * residual)[:, None]
+        stiffness = stiffness + _outer(slope, worth)
+    both = _splat(np.concatenate([force, stiffness], axis=1), mapped, field)
+    return both[..., :3], both[..., 3:]
+
+
+def _outer(slope: FloatArray, worth: FloatArray) -> FloatArray:
+    """Upper triangle (xx, yy, zz, xy, xz, yz) of the outer products of slopes (n, 3), weighted."""
+    x, y, z = slope.T
+    return np.asarray(
+        np.stack([x * x, y * y, z * z, x * y, x * z, y * z], axis=1) * worth[:, None], np.float32
+    )
+
+
+def _splat(rows: FloatArray, points: DoubleArray, field: Deformation) -> FloatArray:
+    """Share out what each point carries (n, k) among the eight nodes around it."""
+    shape = field.displacement.shape[:3]
+    index, fraction = corners(to_voxels(points, field.affine), shape)
+    size = int(np.prod(shape))
+    out = np.zeros((size, rows.shape[1]))
+    for corner, weight in enumerate(corner_weights(fraction)):
+        for k in range(rows.shape[1]):
+            out[:, k] += np.bincount(index[corner], weights=rows[:, k] * weight, minlength=size)
+    return out.reshape(*shape, rows.shape[1]).astype(np.float32)
+
+
+def _solve(force: FloatArray, stiffness: FloatArray, sigma_mm: float) -> FloatArray:
+    """Displacement of every node from the votes in its window, with a prior of no movement."""
+    sigma = sigma_mm / LATTICE_MM
+    # Unit height, so that a window adds up its votes rather than averaging them.
+    height = (2 * np.pi) ** 1.5 * sigma**3
+    blurred = height * ndimage.gaussian_filter(
+        np.concatenate([force, stiffness], axis=-1), (sigma, sigma, sigma, 0), mode="constant"
+    )
+    f, (xx, yy, zz, xy, xz, yz) = blurred[..., :3], np.moveaxis(blurred[..., 3:], -1, 0)
+    prior = 1.0 / STEP_SD_MM**2
+    xx, yy, zz = xx + prior, yy + prior, zz + prior
+    # Inverse of a symmetric 3x3 matrix by cofactors: no library, one order of sums.
+    a, b, c = yy * zz - yz**2, xz * yz - xy * zz, xy * yz - xz * yy
+    d, e, g = xx * zz - xz**2, xy * xz - xx * yz, xx * yy - xy**2
+    determinant = xx * a + xy * b + xz * c
+    fx, fy, fz = np.moveaxis(f, -1, 0)
+    step = np.stack([a * fx + b * fy + c * fz, b * fx + d * fy + e * fz, c * fx + e * fy + g * fz], axis=-1)
+    step /= determinant[..., None]
+    length = np.sqrt(np.sum(step**2, axis=-1, keepdims=True))
+    return np.asarray(step / np.maximum(1.0, length / LONGEST_STEP_MM), np.float32)
+
+
+def _figures(
+    sample: Sample, template: Template, mapped: DoubleArray, field: Deformation, rim: float
+) -> Deformed:
+    """Similarity and overlap after the deformation."""
+    voxels = to_voxels(field(mapped), template.affine)
+    fits, bases = _explain(sample, template, voxels)
+    shares = []
+    for c, (_, residual) in enumerate(fits):
+        total = float(np.sum(bases[c] * robust_loss(sample.values[:, c]), dtype=np.float64))
+        left = float(np.sum(bases[c] * robust_loss(residual), dtype=np.float64))
+        shares.append(1.0 - left / max(total, 1e-6))
+    depth = interpolate(template.depth[..., None], voxels)[:, 0]
+    expected = 0.5 + 0.5 * np.tanh((depth - rim) / OUTLINE_SOFTNESS_MM)
+    both = float(np.sum(np.minimum(sample.inside, expected), dtype=np.float64))
+    sizes = float(np.sum(sample.inside, dtype=np.float64) + np.sum(expected, dtype=np.float64))
+    return Deformed(
+        field, float(np.mean(shares)), 2 * both / max(sizes, 1e-6), np.stack([b for b, _ in fits])
+    )
