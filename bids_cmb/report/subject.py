@@ -1,0 +1,404 @@
+"""The page of one subject: reads the output folder, draws, and writes ``sub-X.html``."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from bids_cmb.report.checks import Histogram, Row, acquisition, draw_histogram
+from bids_cmb.report.data import CONTRAST_NAMES, Failure, Finding, ScanResult, read_failures, read_scans
+from bids_cmb.report.figures import (
+    CROP_MM,
+    PROJECTION_NAMES,
+    LoadedScan,
+    Picture,
+    draw_companion,
+    draw_finding,
+    load_scan,
+)
+from bids_cmb.report.mars import MarsGroup, mars_form
+from bids_cmb.report.methods import describe, operating_point
+from bids_cmb.report.overview import MOSAIC_SLAB_MM, Projection, draw_checks, draw_mosaic, draw_projections
+from bids_cmb.report.page import format_number, read_asset, render, write_page
+from bids_cmb.report.pixels import choose_window, load_canonical
+from bids_cmb.types import MARS_REGIONS, Contrast, Point, Volume
+
+Side = Literal["radiological", "neurological"]
+#: How many of the rejected candidates are shown.
+NEAR_MISSES = 8
+#: Microbleeds of two scans of a session that are nearer than this are the same (mm).
+SAME_PLACE_MM = 4.0
+REVIEW_FOLDER = "review/"
+_REGION_ORDER = [code for code, _, _ in MARS_REGIONS]
+_REASONS = {"stage2": "The second stage did not take it for a microbleed"}
+
+
+@dataclass
+class Card:
+    """One microbleed, or one near miss, as the template shows it."""
+
+    finding: Finding
+    anchor: str
+    key: str
+    near: bool
+    facts: list[tuple[str, str]]
+    reason: str = ""
+    order: float = 0.0
+    pictures: list[Picture] = field(default_factory=list)
+    companions: list[Picture] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class ScanView:
+    """One scan as the template shows it."""
+
+    result: ScanResult
+    anchor: str
+    key: str
+    short: str
+    eyebrow: str
+    headline: str
+    split: list[tuple[str, int]]
+    warnings: list[str]
+    mars: list[MarsGroup]
+    unplaced: int
+    threshold: str
+    acquisition: list[Row]
+    cards: list[Card]
+    near_misses: list[Card]
+    no_pictures: str = ""
+    projections: list[Projection] = field(default_factory=list)
+    mosaic: list[Picture] = field(default_factory=list)
+    mosaic_text: str = ""
+    crop_text: str = ""
+    checks: list[Picture] = field(default_factory=list)
+    histogram: Histogram | None = None
+    image: dict[str, Any] | None = None
+
+
+def write_subject_page(
+    output_dir: Path,
+    subject: str,
+    *,
+    bids_dir: Path | None,
+    side: Side = "radiological",
+) -> Path:
+    """Write ``OUTPUT_DIR/sub-<subject>.html`` from the subject's files.
+
+    Parameters
+    ----------
+    output_dir
+        The output folder; nothing but its files and the source images is read.
+    subject
+        Label, with or without ``sub-``.
+    bids_dir
+        Root of the raw dataset, where the sidecars' ``Sources`` lead; None: where the output folder's
+        ``DatasetLinks`` say. A source that is not there costs the pictures, not the page.
+    side
+        Which way round axial and coronal pictures are shown at first.
+
+    Returns
+    -------
+    Path
+        The page.
+
+    Raises
+    ------
+    OSError
+        If the page cannot be written.
+    """
+    subject = subject.removeprefix("sub-")
+    results = read_scans(output_dir, subject, bids_dir)
+    failures = read_failures(output_dir, subject)
+    views = [_view(result, number, len(results)) for number, result in enumerate(results, start=1)]
+    for session in dict.fromkeys(view.result.session for view in views):
+        _draw_session([view for view in views if view.result.session == session])
+    page = {
+        "participant": f"sub-{subject}",
+        "summary": _summary(views, failures),
+        "scans": views,
+        "failures": failures,
+        "methods": describe(results),
+        "review_folder": REVIEW_FOLDER,
+        "data": _page_data(subject, views),
+    }
+    scripts = [read_asset("display.js"), read_asset("subject.js")]
+    text = render(
+        "subject.html.jinja",
+        [read_asset("base.css"), read_asset("subject.css")],
+        scripts,
+        page=page,
+        side=side,
+    )
+    path = output_dir / f"sub-{subject}.html"
+    write_page(path, text)
+    return path
+
+
+def _view(result: ScanResult, number: int, count: int) -> ScanView:
+    """Build all of a scan's view that needs no image."""
+    anchor = f"scan-{number}"
+    findings = result.findings
+    session = f"ses-{result.session}" if result.session else ""
+    short = " ".join(filter(None, [session, result.title])) if count > 1 else result.title
+    form, unplaced = mars_form(findings)
+    view = ScanView(
+        result=result,
+        anchor=anchor,
+        key=_scan_key(result),
+        short=short,
+        eyebrow=" · ".join(filter(None, [session, result.source.split("/")[-1]])),
+        headline=f"{CONTRAST_NAMES[result.contrast]}: {count_text(len(findings))}",
+        split=[
+            *[(name, result.count(certainty=name)) for name in ("definite", "possible")],
+            *[(name, result.count(category=name)) for name in ("lobar", "deep", "infratentorial")],
+        ],
+        warnings=_texts(result.sidecar.get("Warnings")),
+        mars=form,
+        unplaced=unplaced,
+        threshold=operating_point(result),
+        acquisition=[],
+        cards=[],
+        near_misses=[],
+    )
+    view.cards = [_card(view, finding, near=False) for finding in findings]
+    view.near_misses = [_card(view, finding, near=True) for finding in result.rejected[:NEAR_MISSES]]
+    return view
+
+
+def _texts(value: object) -> list[str]:
+    return [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
+
+
+def count_text(count: int) -> str:
+    """Write a number of microbleeds as a headline does."""
+    return {0: "no microbleeds found", 1: "1 microbleed"}.get(count, f"{count} microbleeds")
+
+
+def _scan_key(result: ScanResult) -> str:
+    """Name a scan by its source and brain mask: stays the same when the detector runs again on the same image."""
+    digest = hashlib.sha256(result.source.encode("utf-8"))
+    mask = result.label_image("brain")
+    if mask is not None:
+        digest.update(mask.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _card(view: ScanView, finding: Finding, *, near: bool) -> Card:
+    place = ",".join(f"{value:.2f}" for value in finding.position)
+    order = _REGION_ORDER.index(finding.region) if finding.region in _REGION_ORDER else len(_REGION_ORDER)
+    return Card(
+        finding=finding,
+        anchor=f"{view.anchor}-{'near' if near else 'cmb'}-{finding.index}",
+        key=f"{view.key}:{place}",
+        near=near,
+        facts=_facts(finding, near=near),
+        reason=_reason(finding, view) if near else "",
+        order=order + (0.5 if finding.hemisphere == "L" else 0),
+        notes=[flag_text(flag) for flag in finding.flags],
+    )
+
+
+def _facts(finding: Finding, *, near: bool) -> list[tuple[str, str]]:
+    facts = []
+    if near:
+        facts.append(("Scores", f"{finding.stage1_score:.2f}, {finding.stage2_probability:.2f}".replace("nan", "–")))
+    if not math.isnan(finding.diameter):
+        volume = "" if math.isnan(finding.volume) else f" ({format_number(finding.volume, 0)} mm³)"
+        facts.append(("Diameter", f"{format_number(finding.diameter)} mm{volume}"))
+    facts.append(("World", _point_text(finding.position, "mm")))
+    if not any(math.isnan(value) for value in finding.mni):
+        facts.append(("MNI", _point_text(finding.mni, "mm", 0)))
+    if not math.isnan(finding.contrast):
+        facts.append(("Contrast", format_number(finding.contrast, 2)))
+    if not math.isnan(finding.elongation):
+        facts.append(("Elongation", format_number(finding.elongation, 1)))
+    return facts
+
+
+def _point_text(point: Sequence[float], unit: str, digits: int = 1) -> str:
+    return ", ".join(format_number(value, digits) for value in point) + (f" {unit}" if unit else "")
+
+
+def flag_text(flag: str) -> str:
+    """Write a flag of the table as a sentence."""
+    name, _, detail = flag.partition(":")
+    if name == "border":
+        region = {code: text for code, text, _ in MARS_REGIONS}.get(detail, detail)
+        return f"Near the border with {region or 'another region'}."
+    known = {
+        "calcification?": "May be a calcification.",
+        "edge": "At the edge of the brain mask.",
+    }
+    text = known.get(flag) or flag.replace("_", " ").replace(":", ": ")
+    return text[:1].upper() + text[1:]
+
+
+def _reason(finding: Finding, view: ScanView) -> str:
+    if finding.fate == "stage2":
+        point = f", below {view.threshold}" if view.threshold else ""
+        score = finding.stage2_probability
+        return _REASONS["stage2"] + ("." if math.isnan(score) else f" ({score:.2f}{point}).")
+    text = view.result.fates.get(finding.fate) or f"Removed by the rule “{finding.fate.replace('_', ' ')}”"
+    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+
+
+def _draw_session(views: list[ScanView]) -> None:
+    """Draw all pictures of the scans of one session; each image is in memory only while it is drawn from."""
+    for view in views:
+        loaded = load_scan(view.result)
+        if isinstance(loaded, str):
+            view.no_pictures = loaded
+            view.warnings.append(loaded)
+            view.acquisition = acquisition(view.result, None)
+            continue
+        _draw_scan(view, loaded)
+        for other in views:
+            if other is not view:
+                name = CONTRAST_NAMES[view.result.contrast]
+                _draw_companions(other, loaded.volume, loaded.window, name, view.result.contrast)
+    _link_same_places(views)
+    for path in dict.fromkeys(path for view in views for path in view.result.companions):
+        try:
+            volume = load_canonical(path)
+        except Exception as error:  # noqa: BLE001 - an extra picture is not worth the page
+            views[0].warnings.append(f"{path.name} could not be read ({error}).")
+            continue
+        window = choose_window(volume.data, None, "gre")
+        name = re.sub(r".*_([A-Za-z0-9]+)\.nii(\.gz)?$", r"\1", path.name)
+        for view in views:
+            _draw_companions(view, volume, window, name, None)
+
+
+def _draw_scan(view: ScanView, loaded: LoadedScan) -> None:
+    volume, result = loaded.volume, view.result
+    view.warnings += loaded.problems
+    view.acquisition = acquisition(result, loaded)
+
+    def link(finding: Finding) -> str:
+        return f"#{view.anchor}-cmb-{finding.index}"
+
+    view.projections = draw_projections(loaded, link)
+    view.mosaic = draw_mosaic(loaded, link)
+    projection = PROJECTION_NAMES[result.contrast]
+    slices = max(1, round(MOSAIC_SLAB_MM / volume.zooms[2]))
+    view.mosaic_text = (
+        f"{projection.capitalize()} over {slices * volume.zooms[2]:.2g} mm, from bottom to top."
+        if slices > 1
+        else "Every slice, from bottom to top."
+    )
+    view.crop_text = (
+        f"Crops of {CROP_MM:.0f} mm at the image’s own resolution, all in one window ({loaded.window.text}). "
+        "Ticks at the edges point to the place."
+    )
+    view.checks = draw_checks(loaded)
+    view.histogram = draw_histogram(loaded)
+    view.image = _image_data(loaded, view)
+    source = np.asarray(view.image["source_affine"])
+    for card in (*view.cards, *view.near_misses):
+        card.pictures = draw_finding(loaded, card.finding, "candidates" if card.near else "microbleeds")
+        if not any(math.isnan(value) for value in card.finding.position):
+            index = np.linalg.solve(source[:, :3], np.array(card.finding.position) - source[:, 3])
+            at = [name for name, _ in card.facts].index("World")
+            card.facts.insert(at, ("Voxel", ", ".join(str(round(value)) for value in index)))
+
+
+def _draw_companions(
+    view: ScanView, volume: Volume, window: Any, name: str, contrast: Contrast | None
+) -> None:
+    for card in (*view.cards, *view.near_misses):
+        picture = draw_companion(volume, window, name, card.finding.position, contrast)
+        if picture is not None:
+            card.companions.append(picture)
+            if contrast == "qsm" and picture.reading is not None:
+                card.notes.append(_susceptibility_note(picture.reading))
+
+
+def _susceptibility_note(value: float) -> str:
+    text = format_number(abs(value), 2)
+    if value >= 0.05:
+        return f"QSM here +{text} ppm: paramagnetic, as blood products are."
+    if value <= -0.05:
+        return f"QSM here \N{MINUS SIGN}{text} ppm: diamagnetic, as calcium is."
+    return "QSM shows no marked susceptibility here."
+
+
+def _link_same_places(views: list[ScanView]) -> None:
+    """Note on each card where another scan of the session has a microbleed at the same place."""
+    for view in views:
+        for other in (o for o in views if o is not view):
+            for card in (*view.cards, *view.near_misses):
+                distances = [(_distance(card.finding.position, f.position), f) for f in other.result.findings]
+                near = min((d for d in distances if d[0] <= SAME_PLACE_MM), default=None, key=lambda d: d[0])
+                if near is not None:
+                    card.notes.append(f"Also found on {CONTRAST_NAMES[other.result.contrast]} as number {near[1].index}.")
+
+
+def _distance(one: Point, other: Point) -> float:
+    distance = math.dist(one, other)
+    return math.inf if math.isnan(distance) else distance
+
+
+def _image_data(loaded: LoadedScan, view: ScanView) -> dict[str, Any]:
+    """Return what the page's script needs to turn a click on the overview into a place, and back."""
+    import nibabel as nib
+
+    volume = loaded.volume
+    slabs = []
+    if view.mosaic:
+        from bids_cmb.report.overview import slab_centres
+
+        slabs = slab_centres(loaded)
+    source: Any = nib.load(view.result.image or Path())
+    return {
+        "affine": np.round(volume.affine[:3], 6).tolist(),
+        "to_voxel": np.round(np.linalg.inv(volume.affine)[:3], 6).tolist(),
+        "source_affine": np.round(source.affine[:3], 6).tolist(),
+        "shape": list(volume.data.shape),
+        "zooms": [round(zoom, 6) for zoom in volume.zooms],
+        "frame": [round(value, 4) for value in view.mosaic[0].frame] if view.mosaic else [],
+        "slabs": slabs,
+    }
+
+
+def _summary(views: Sequence[ScanView], failures: Sequence[Failure]) -> str:
+    if not views:
+        return "No scan of this participant could be processed." if failures else "No results for this participant."
+    sessions = len({view.result.session for view in views})
+    scans = f"{len(views)} scan" + ("s" if len(views) > 1 else "")
+    across = f" in {sessions} sessions" if sessions > 1 else ""
+    parts = [f"{view.short}: {count_text(len(view.result.findings))}" for view in views]
+    return f"{scans}{across}. " + ("; ".join(parts) + "." if len(views) <= 4 else "")
+
+
+def _page_data(subject: str, views: Sequence[ScanView]) -> dict[str, Any]:
+    """Return what the page's script works on: the rows that a review is made of."""
+    scans = [
+        {
+            "key": view.key,
+            "name": view.short,
+            "session": f"ses-{view.result.session}" if view.result.session else "n/a",
+            "source": view.result.source,
+            "image": view.image,
+            "findings": [
+                {
+                    "id": card.key,
+                    "index": card.finding.index,
+                    "position": [None if math.isnan(v) else v for v in card.finding.position],
+                }
+                for card in view.cards
+            ],
+        }
+        for view in views
+    ]
+    key = hashlib.sha256("|".join(view.key for view in views).encode("ascii")).hexdigest()[:12]
+    return {"participant": f"sub-{subject}", "file": f"sub-{subject}_review.tsv", "key": f"sub-{subject}:{key}", "scans": scans}
+
