@@ -298,8 +298,9 @@ def _derivatives(given: Sequence[str]) -> tuple[tuple[str, Path], ...]:
     found: dict[str, Path] = {}
     for item in given:
         name, equals, path = item.partition("=")
-        root = _absolute(path if equals else item)
-        name = name if equals else root.name
+        named = bool(equals) and "/" not in name
+        root = _absolute(path if named else item)
+        name = name if named else root.name
         name = "".join(char if char.isalnum() or char in "-_." else "_" for char in name)
         if not root.is_dir():
             raise UsageError(f"The derivatives folder {root} does not exist.")

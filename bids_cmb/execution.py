@@ -125,8 +125,6 @@ def _take_down(job: Job, outcome: Outcome, config: RunConfig, log: RunLog, tally
         sentence = f"{job.name}{contrast}: FAILED. {outcome.message}"
         tally.failures.append(f"failed: {job.name}: {outcome.message} Log: {job.log}")
         tally.failed += isinstance(job, ScanJob)
-        if config.verbosity > 0 and outcome.traceback:
-            sentence += "\n" + outcome.traceback
     if isinstance(job, ScanJob) or config.reports_only:
         log.progress(sentence)
     elif outcome.status == "failed":

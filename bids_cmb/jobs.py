@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -85,8 +84,8 @@ class Outcome:
         ``done`` or ``failed``, and a sentence.
     seconds
         How long it took.
-    traceback, error
-        Where it failed, and the error if it was one that a user can act on.
+    error
+        What stopped it, if it was something that a user can act on.
     facts
         What else it found out.
     """
@@ -94,7 +93,6 @@ class Outcome:
     status: Literal["done", "failed"]
     message: str
     seconds: float = 0.0
-    traceback: str = ""
     error: BidsCmbError | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
@@ -119,10 +117,9 @@ def perform(job: Job, work: Work) -> Outcome:
         except Exception as error:  # noqa: BLE001 - whatever a library raises costs this job, not the run
             message = _sentence(error)
             _log.error("%s: %s", job.name, message)
-            trace = traceback.format_exc()
-            sys.stderr.write(trace)
+            _log.info("%s", traceback.format_exc())
             known = error if isinstance(error, BidsCmbError) else None
-            return Outcome("failed", message, round(time.monotonic() - started, 1), trace, known)
+            return Outcome("failed", message, round(time.monotonic() - started, 1), known)
         seconds = round(time.monotonic() - started, 1)
         _log.info("%s: %s in %.1f s", job.name, message, seconds)
         return Outcome("done", message, seconds, facts=facts)

@@ -89,9 +89,9 @@ def process_scan(job: ScanJob) -> Detection:
 
 def _provenance(model: Model, scan: Scan) -> Provenance:
     thresholds = {
-        "Candidate": model.candidate_threshold,
-        "Definite": model.definite[scan.contrast],
-        "Microbleed": model.thresholds[scan.contrast],
+        "candidate": model.candidate_threshold,
+        "operating_point": model.thresholds[scan.contrast],
+        "definite": model.definite[scan.contrast],
     }
     return Provenance(model.name, model.version, model.sha256, thresholds)
 

@@ -52,8 +52,8 @@ A table without rows and an empty mask mean that none was found. Columns are exp
 `sub-*.html` is the report of one subject. `group_*.tsv` and `group_cmb.html` are made by the group level.
 `logs/` holds the configuration and log of each run, and in `logs/scans/` what became of each scan.
 
-The files that BIDS has no place for are listed in `.bidsignore`. If this folder lies inside a raw dataset
-that is validated together with its derivatives, copy the patterns to the `.bidsignore` of the raw dataset.
+Files that BIDS has no place for yet are listed in `.bidsignore`. Validate this folder by itself: a validator that
+descends from a raw dataset into its derivatives does not read that list and reports those files as errors.
 """
 
 
@@ -116,7 +116,7 @@ def _description(output_dir: Path, bids_dir: Path, derivatives: Datasets) -> dic
     links |= {name: _relative(root, output_dir) for name, root in (("raw", bids_dir), *derivatives)}
     raw, _ = load_json_object(bids_dir / "dataset_description.json")
     doi = raw.get("DatasetDOI")
-    source = {"DOI": doi} if isinstance(doi, str) and doi else {}
+    source = {"URL": links["raw"], **({"DOI": doi} if isinstance(doi, str) and doi else {})}
     # Where the folder lies in a raw dataset's derivatives/, BIDS wants the name to be part of the folder's.
     folder = output_dir.name
     name = next((name for name in SOFTWARE_NAMES if name in folder), SOFTWARE_NAMES[0])
@@ -132,7 +132,7 @@ def _description(output_dir: Path, bids_dir: Path, derivatives: Datasets) -> dic
                 "Research use only.",
             }
         ],
-        **({"SourceDatasets": [source]} if source else {}),
+        "SourceDatasets": [source],
         "DatasetLinks": dict(sorted(links.items())),
     }
 

@@ -88,7 +88,12 @@ def list_from_database(root: Path, database: Path, subjects: Sequence[str]) -> l
         If the database is not one of this dataset, or can't be read or made.
     """
     wanted = set(subjects)
-    files = (as_file(path, root) for path in _indexed_paths(root, database))
+    paths = _indexed_paths(root, database)
+    if not all(path.is_relative_to(root) for path in paths):
+        raise UsageError(
+            f"The pybids database in {database} is of another dataset than {root}; name an empty folder."
+        )
+    files = (as_file(path, root) for path in paths)
     kept = [
         file
         for file in files
