@@ -200,7 +200,7 @@ def _preference(file: BidsFile, rank: int) -> tuple[object, ...]:
         file.get("rec") or "",
         file.get("space") or "",
         others,
-        file.extension,
+        file.extension != ".nii.gz",
     )
 
 

@@ -132,6 +132,11 @@ def test_a_combined_image_comes_before_its_echoes(dataset: Make) -> None:
     assert list(found(root)) == ["sub-1_T2starw"]
 
 
+def test_the_compressed_of_two_equal_files_is_taken(dataset: Make) -> None:
+    root = dataset({f"sub-1/anat/sub-1_swi.{extension}": None for extension in ("nii", "nii.gz")})
+    assert [scan.path.name for scan in find_scans(root)] == ["sub-1_swi.nii.gz"]
+
+
 def test_qsm_comes_from_derivatives_that_are_named_and_from_no_others(dataset: Make) -> None:
     root = dataset(
         {"sub-1/anat/sub-1_T2starw.nii.gz": None, "derivatives/qsm/sub-1/anat/sub-1_Chimap.nii.gz": None}
