@@ -73,11 +73,9 @@ def warp_to_template(labels: DkArray, affine: Affine) -> DkArray:
     """Register the parcellation to nilearn's template (affine, then SyN by local correlation) and carry it over."""
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"
     import ants
-    from nilearn.datasets import load_mni152_gm_template, load_mni152_wm_template
 
-    template, brain, target_affine = template_grid()
-    grey = np.asarray(load_mni152_gm_template(resolution=1).dataobj, np.float32)
-    white = np.asarray(load_mni152_wm_template(resolution=1).dataobj, np.float32)
+    _, brain, target_affine = template_grid()
+    grey, white = tissue_templates()
     target = np.where(brain, np.clip(0.12 + 0.5 * grey + 0.88 * white, 0, 1), 0)
 
     def to_ants(data: npt.NDArray[np.generic], matrix: Affine) -> object:
@@ -109,6 +107,15 @@ def template_grid() -> tuple[FloatArray, BoolArray, Affine]:
     template = load_mni152_template(resolution=1)
     brain = np.asarray(load_mni152_brain_mask(resolution=1).dataobj) > 0
     return np.asarray(template.dataobj, np.float32), brain, np.asarray(template.affine, np.float64)
+
+
+def tissue_templates() -> tuple[FloatArray, FloatArray]:
+    """Probability of grey and white matter on the same grid, 0..1."""
+    from nilearn.datasets import load_mni152_gm_template, load_mni152_wm_template
+
+    grey = np.asarray(load_mni152_gm_template(resolution=1).dataobj, np.float32)
+    white = np.asarray(load_mni152_wm_template(resolution=1).dataobj, np.float32)
+    return grey, white
 
 
 def structure_map(labels: DkArray, codes: CodeArray, brain: BoolArray, affine: Affine) -> CodeArray:
@@ -179,13 +186,28 @@ def add_landmarks(structures: CodeArray, brain: BoolArray, grid: landmarks.World
     return out
 
 
-def class_maps(structures: CodeArray) -> npt.NDArray[np.uint8]:
-    """Share of each tissue class on the coarse grid of the registration, 0..255 in the last axis."""
-    maps = []
-    for members in TISSUE_CLASSES.values():
-        mask = np.isin(structures, [STRUCTURES[name] for name in members])
-        maps.append(_coarse(mask.astype(np.float32), CLASS_SPACING_MM, sigma_mm=1.2))
-    return np.stack(maps, axis=-1)
+def class_maps(structures: CodeArray, grey: FloatArray, white: FloatArray) -> npt.NDArray[np.uint8]:
+    """Share of each tissue class on the coarse grid of the registration, 0..255 in the last axis.
+
+    In the mantle of the cerebrum and in the cerebellum the shares are the template's own tissue probabilities (the
+    mean of 152 heads): the folds of one head would only mislead the fit of another. Deep structures are as labelled.
+    """
+
+    def of(name: str) -> BoolArray:
+        return np.isin(structures, [STRUCTURES[member] for member in TISSUE_CLASSES[name]])
+
+    masks = {name: of(name).astype(np.float32) for name in TISSUE_CLASSES}
+    fluid = np.clip(1.0 - grey - white, 0, 1)
+    total = np.maximum(grey + white + fluid, 1e-6)
+    callosum = structures == STRUCTURES["corpus_callosum"]
+    mantle = (masks["sulcal_csf"] + masks["cortex"] + masks["white_matter"]) * ~callosum
+    little = masks["cerebellar_cortex"] + masks["cerebellar_white_matter"]
+    masks["cortex"] = mantle * grey / total
+    masks["white_matter"] = np.where(callosum, 1.0, mantle * white / total)
+    masks["cerebellar_cortex"] = little * grey / total
+    masks["cerebellar_white_matter"] = little * white / total
+    masks["sulcal_csf"] = (mantle + little) * fluid / total
+    return np.stack([_coarse(mask, CLASS_SPACING_MM, sigma_mm=1.2) for mask in masks.values()], axis=-1)
 
 
 def zone_maps(structures: CodeArray, brain: BoolArray) -> npt.NDArray[np.uint8]:
@@ -259,7 +281,7 @@ def build(output_dir: Path, warped_labels: Path | None = None) -> None:
         "structures, bids_cmb, MNI152 2009a symmetric",
     )
     save(
-        class_maps(structures), coarse_affine(affine, CLASS_SPACING_MM), output_dir / "mni_classes.nii.gz",
+        class_maps(structures, *tissue_templates()), coarse_affine(affine, CLASS_SPACING_MM), output_dir / "mni_classes.nii.gz",
         "tissue classes /255, bids_cmb",
     )  # fmt: skip
     save(

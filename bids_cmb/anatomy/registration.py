@@ -7,7 +7,7 @@ of threads. `bids_cmb.anatomy.ants_steps` holds the finer deformable choice and 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np

@@ -18,7 +18,11 @@ from bids_cmb.types import Contrast
 #: field strengths in tesla. A scan outside draws a warning; it is processed all the same.
 LARGEST_SLICE_MM = 6.0
 LARGEST_PIXEL_MM = 1.5
-ECHO_TIMES_MS: Mapping[Contrast, tuple[float, float]] = {"gre": (10.0, 50.0), "swi": (10.0, 50.0), "qsm": (3.0, 50.0)}
+ECHO_TIMES_MS: Mapping[Contrast, tuple[float, float]] = {
+    "gre": (10.0, 50.0),
+    "swi": (10.0, 50.0),
+    "qsm": (3.0, 50.0),
+}
 FIELDS_TESLA = (1.4, 3.1)
 #: Below this similarity of image and template the regions deserve a look.
 LOWEST_SIMILARITY = 0.5
@@ -67,14 +71,22 @@ def acquisition(result: ScanResult, loaded: LoadedScan | None) -> list[Row]:
     echo = read_number(sidecar.get("EchoTime")) * 1000
     low, high = ECHO_TIMES_MS[result.contrast]
     rows.append(_ranged("Echo time", echo, "ms", low, high))
-    rows.append(_ranged("Field strength", read_number(sidecar.get("MagneticFieldStrength")), "T", *FIELDS_TESLA))
-    scanner = " ".join(str(sidecar[key]) for key in ("Manufacturer", "ManufacturersModelName") if sidecar.get(key))
+    rows.append(
+        _ranged("Field strength", read_number(sidecar.get("MagneticFieldStrength")), "T", *FIELDS_TESLA)
+    )
+    scanner = " ".join(
+        str(sidecar[key]) for key in ("Manufacturer", "ManufacturersModelName") if sidecar.get(key)
+    )
     if scanner:
         rows.append(Row("Scanner", scanner))
     volume = read_number(sidecar.get("BrainVolume")) / 1000
     if not math.isnan(volume):
         odd = not BRAIN_ML[0] <= volume <= BRAIN_ML[1]
-        warning = "Unusual for an adult brain: look at the mask, or the scan covers part of the brain." if odd else ""
+        warning = (
+            "Unusual for an adult brain: look at the mask, or the scan covers part of the brain."
+            if odd
+            else ""
+        )
         rows.append(Row("Brain volume", f"{volume:.0f} ml", warning))
     snr = read_number(sidecar.get("SNR"))
     if not math.isnan(snr):

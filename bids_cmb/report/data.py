@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from bids_cmb.types import CONTRASTS, MARS_REGIONS, Contrast, Point
 
@@ -111,6 +111,39 @@ class ScanResult:
         return sum(all(getattr(f, key) == value for key, value in wanted.items()) for f in self.findings)
 
 
+@dataclass(frozen=True)
+class Failure:
+    """A scan that could not be processed: its name, the sentence, the log and its last lines."""
+
+    title: str
+    message: str
+    log: str
+    tail: str
+
+
+def read_failures(output_dir: Path, subject: str) -> list[Failure]:
+    """Read the records of a subject's failed scans (``logs/scans/*.json``), by name."""
+    failures = []
+    for path in sorted((output_dir / "logs" / "scans").glob(f"sub-{subject}_*.json")):
+        record = read_json(path)
+        if record.get("status") == "failed" and record.get("participant_id") == f"sub-{subject}":
+            log = str(record.get("log", ""))
+            failures.append(Failure(path.stem, str(record.get("message", "")), log, _tail(output_dir, log)))
+    return failures
+
+
+def _tail(output_dir: Path, log: str, lines: int = 25) -> str:
+    """Last lines of a log inside the output folder, or nothing."""
+    relative = Path(log)
+    if not log or relative.is_absolute() or ".." in relative.parts:
+        return ""
+    try:
+        text = (output_dir / relative).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    return "\n".join(text.splitlines()[-lines:])
+
+
 def read_scans(output_dir: Path, subject: str, bids_dir: Path | None) -> list[ScanResult]:
     """Read all finished scans of a subject, by session, then contrast, then name."""
     folder = output_dir / f"sub-{subject}"
@@ -132,11 +165,19 @@ def _read_scan(table: Path, subject: str, roots: Mapping[str, Path]) -> ScanResu
     session = entities.pop("ses", None)
     entities.pop("sub", None)
     sidecar: dict[str, Any] = {}
-    for ending in ("desc-brain_mask", "seg-MARS_dseg", "label-CMB_probseg", "seg-candidates_dseg", "seg-CMB_dseg"):
+    for ending in (
+        "desc-brain_mask",
+        "seg-MARS_dseg",
+        "label-CMB_probseg",
+        "seg-candidates_dseg",
+        "seg-CMB_dseg",
+    ):
         sidecar.update(read_json(stem.with_name(f"{stem.name}_{ending}.json")))
     named = sidecar.get("Sources")
     sources = [s for s in named if isinstance(s, str)] if isinstance(named, list) else []
-    source = next((s for s in sources if s.split("_")[-1].startswith(f"{suffix}.")), sources[0] if sources else "")
+    source = next(
+        (s for s in sources if s.split("_")[-1].startswith(f"{suffix}.")), sources[0] if sources else ""
+    )
     others = [find_source(s, roots) for s in sources if re.search(r"_(T1w|T2w|FLAIR)\.nii", s)]
     candidates = read_findings(stem.with_name(stem.name + CANDIDATES_ENDING))
     rejected = sorted((c for c in candidates if c.fate != "accepted"), key=_score, reverse=True)
@@ -166,8 +207,9 @@ def _score(finding: Finding) -> float:
 def _contrast(sidecar: Mapping[str, Any], suffix: str, entities: Mapping[str, str]) -> Contrast:
     """Take the contrast from the sidecar, else from the names, as the contract reads them."""
     named = str(sidecar.get("Contrast", "")).lower()
-    if named in CONTRASTS:
-        return cast("Contrast", named)
+    for contrast in CONTRASTS:
+        if named == contrast:
+            return contrast
     if suffix == "Chimap":
         return "qsm"
     words = " ".join([suffix, entities.get("acq", ""), entities.get("rec", "")]).lower()

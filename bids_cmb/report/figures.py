@@ -80,6 +80,8 @@ class Picture:
         (class, SVG path) of each outline.
     ticks
         Whether small ticks at the edges point to the centre.
+    reading
+        Susceptibility at the centre, ppm, where the picture is a QSM.
     """
 
     src: str
@@ -91,6 +93,7 @@ class Picture:
     outlines: tuple[tuple[str, str], ...] = ()
     marks: tuple[Mark, ...] = ()
     ticks: bool = False
+    reading: float | None = None
 
     @property
     def view_box(self) -> str:
@@ -238,9 +241,8 @@ def draw_companion(
     if not all(-0.5 <= index <= size - 0.5 for index, size in zip(centre, volume.data.shape, strict=True)):
         return None
     piece, box = cut(volume.data, volume.zooms, "axial", centre, CROP_MM, round(centre[2]))
-    reading = ""
-    if contrast == "qsm" and window.unit == "ppm":
-        reading = f"{susceptibility_at(volume, position):+.2f} ppm"
+    value = susceptibility_at(volume, position) if contrast == "qsm" and window.unit == "ppm" else None
+    reading = "" if value is None else f"{value:+.2f} ppm"
     return Picture(
         src=png_uri(to_grey(orient(piece), window)),
         alt=f"Axial slice at the same place on {name}" + (f", {reading}" if reading else ""),
@@ -249,6 +251,7 @@ def draw_companion(
         frame=_frame(volume, "axial", centre),
         box=box,
         ticks=True,
+        reading=value,
     )
 
 
@@ -290,7 +293,9 @@ def _frame(volume: Volume, plane: Plane, centre: Point) -> tuple[float, float, f
     return (x - CROP_MM / 2, y - CROP_MM / 2, CROP_MM, CROP_MM)
 
 
-def brain_box(mask: npt.NDArray[Any] | None, shape: Sequence[int], margin: int = 3) -> tuple[slice, slice, slice]:
+def brain_box(
+    mask: npt.NDArray[Any] | None, shape: Sequence[int], margin: int = 3
+) -> tuple[slice, slice, slice]:
     """Return the slices that hold a mask with a margin in voxels; all of the image for an empty mask."""
     if mask is None or not mask.any():
         return (slice(0, shape[0]), slice(0, shape[1]), slice(0, shape[2]))

@@ -48,7 +48,10 @@ def mars_form(findings: Sequence[Finding]) -> tuple[list[MarsGroup], int]:
     groups = []
     for category in _CATEGORIES:
         rows = tuple(
-            MarsRow(name[:1].upper() + name[1:], tuple(counts[code, certainty, side] for certainty, side in COLUMNS))
+            MarsRow(
+                name[:1].upper() + name[1:],
+                tuple(counts[code, certainty, side] for certainty, side in COLUMNS),
+            )
             for code, name, own in MARS_REGIONS
             if own == category
         )

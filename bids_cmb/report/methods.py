@@ -42,7 +42,9 @@ def describe(scans: Sequence[ScanResult]) -> Methods:
 
     contrasts = [c for c in CONTRASTS if any(s.contrast == c for s in scans)]
     names = _join([CONTRAST_NAMES[c] for c in contrasts]) or "SWI, T2*-GRE and QSM"
-    versions = sorted({str(_field(s.sidecar, "Software", "Version")) for s in scans} - {"None"}) or [__version__]
+    versions = sorted({str(_field(s.sidecar, "Software", "Version")) for s in scans} - {"None"}) or [
+        __version__
+    ]
     paragraphs = [
         f"Cerebral microbleeds were detected on {names} with bids_cmb {_join(versions)}, a BIDS App {cite('bids')} "
         "for research use."
@@ -80,7 +82,9 @@ def _models(scans: Sequence[ScanResult]) -> str:
         if name is None:
             continue
         sha = _field(scan.sidecar, "Model", "SHA256")
-        model = f"{name}" + (f" {version}" if version else "") + (f" (SHA-256 {str(sha)[:12]}…)" if sha else "")
+        model = (
+            f"{name}" + (f" {version}" if version else "") + (f" (SHA-256 {str(sha)[:12]}…)" if sha else "")
+        )
         point = operating_point(scan)
         text = f"{point} for {CONTRAST_NAMES[scan.contrast]}" if point else ""
         points = used.setdefault(model, [])

@@ -31,9 +31,13 @@ def voxel_outline(mask: npt.NDArray[Any], box: Box) -> str:
     step_x, step_y = box[2] / mask.shape[1], box[3] / mask.shape[0]
     parts = []
     for row, first, last in _runs(padded[1:, 1:-1] != padded[:-1, 1:-1]):
-        parts.append(f"M{_n(box[0] + first * step_x)} {_n(box[1] + row * step_y)}h{_n((last - first) * step_x)}")
+        parts.append(
+            f"M{_n(box[0] + first * step_x)} {_n(box[1] + row * step_y)}h{_n((last - first) * step_x)}"
+        )
     for column, first, last in _runs((padded[1:-1, 1:] != padded[1:-1, :-1]).T):
-        parts.append(f"M{_n(box[0] + column * step_x)} {_n(box[1] + first * step_y)}v{_n((last - first) * step_y)}")
+        parts.append(
+            f"M{_n(box[0] + column * step_x)} {_n(box[1] + first * step_y)}v{_n((last - first) * step_y)}"
+        )
     return "".join(parts)
 
 
@@ -57,7 +61,8 @@ def smooth_outline(mask: npt.NDArray[Any], box: Box, tolerance: float = 0.5, sma
             continue
         corners = approximate_polygon(contour, tolerance)
         points = [
-            f"{_n(box[0] + (column - 0.5) * step_x)} {_n(box[1] + (row - 0.5) * step_y)}" for row, column in corners[:-1]
+            f"{_n(box[0] + (column - 0.5) * step_x)} {_n(box[1] + (row - 0.5) * step_y)}"
+            for row, column in corners[:-1]
         ]
         if len(points) >= 3:
             parts.append("M" + "L".join(points) + "Z")

@@ -67,7 +67,9 @@ def draw_mosaic(scan: LoadedScan, link: Link) -> list[Picture]:
     count = max(1, round(MOSAIC_SLAB_MM / zooms[2]))
     box = slice_box(bounds, shape, zooms, "axial")
     size = (max(1, round(box[2] / MOSAIC_PIXEL_MM)), max(1, round(box[3] / MOSAIC_PIXEL_MM)))
-    placed = [(f, to_voxel(volume, f.position)) for f in scan.result.findings if not any(np.isnan(f.position))]
+    placed = [
+        (f, to_voxel(volume, f.position)) for f in scan.result.findings if not any(np.isnan(f.position))
+    ]
     pictures = []
     first, last = bounds[2].start, bounds[2].stop
     for start in range(first, last, count):
@@ -84,7 +86,8 @@ def draw_mosaic(scan: LoadedScan, link: Link) -> list[Picture]:
         pictures.append(
             Picture(
                 src=png_uri(to_grey(shrink(orient(piece), size), scan.window, MOSAIC_LEVELS)),
-                alt=f"Axial slab at z {z:.0f} mm, " + (f"microbleeds {numbers}" if numbers else "no microbleeds"),
+                alt=f"Axial slab at z {z:.0f} mm, "
+                + (f"microbleeds {numbers}" if numbers else "no microbleeds"),
                 caption=f"z {z:.0f}",
                 plane="axial",
                 frame=box,
@@ -93,6 +96,14 @@ def draw_mosaic(scan: LoadedScan, link: Link) -> list[Picture]:
             )
         )
     return pictures
+
+
+def slab_centres(scan: LoadedScan) -> list[float]:
+    """Return the voxel coordinate along z of the middle of each picture of `draw_mosaic`."""
+    bounds = brain_box(scan.brain, scan.volume.data.shape)
+    count = max(1, round(MOSAIC_SLAB_MM / scan.volume.zooms[2]))
+    first, last = bounds[2].start, bounds[2].stop
+    return [(start + min(start + count, last) - 1) / 2 for start in range(first, last, count)]
 
 
 def place_marks(centres: Sequence[tuple[Finding, float, float]], frame: Box, link: Link) -> tuple[Mark, ...]:
@@ -208,7 +219,9 @@ def draw_checks(scan: LoadedScan) -> list[Picture]:
 def _draw_check(scan: LoadedScan, plane: Plane, part: float, bounds: tuple[slice, slice, slice]) -> Picture:
     volume = scan.volume
     third = PLANE_AXES[plane][2]
-    at = min(round(bounds[third].start + part * (bounds[third].stop - bounds[third].start)), bounds[third].stop - 1)
+    at = min(
+        round(bounds[third].start + part * (bounds[third].stop - bounds[third].start)), bounds[third].stop - 1
+    )
     index: list[slice | int] = list(bounds)
     index[third] = at
     where = tuple(index)

@@ -40,7 +40,9 @@ def format_number(value: float, digits: int = 1) -> str:
     if value != value:  # nan
         return "–"
     text = f"{value:.{digits}f}"
-    return "0" + text[2:] if float(text) == 0 and text.startswith("-0") else text.replace("-", "\N{MINUS SIGN}")
+    return (
+        "0" + text[2:] if float(text) == 0 and text.startswith("-0") else text.replace("-", "\N{MINUS SIGN}")
+    )
 
 
 def read_asset(name: str) -> str:

@@ -22,7 +22,11 @@ from bids_cmb.types import BoolArray, Contrast, FloatArray, Point, Volume
 
 Plane = Literal["axial", "coronal", "sagittal"]
 #: Array axes of each plane: across the picture, down the picture, through it.
-PLANE_AXES: dict[Plane, tuple[int, int, int]] = {"axial": (0, 1, 2), "coronal": (0, 2, 1), "sagittal": (1, 2, 0)}
+PLANE_AXES: dict[Plane, tuple[int, int, int]] = {
+    "axial": (0, 1, 2),
+    "coronal": (0, 2, 1),
+    "sagittal": (1, 2, 0),
+}
 Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.integer[Any]]
 

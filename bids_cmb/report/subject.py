@@ -210,7 +210,9 @@ def _card(view: ScanView, finding: Finding, *, near: bool) -> Card:
 def _facts(finding: Finding, *, near: bool) -> list[tuple[str, str]]:
     facts = []
     if near:
-        facts.append(("Scores", f"{finding.stage1_score:.2f}, {finding.stage2_probability:.2f}".replace("nan", "–")))
+        facts.append(
+            ("Scores", f"{finding.stage1_score:.2f}, {finding.stage2_probability:.2f}".replace("nan", "–"))
+        )
     if not math.isnan(finding.diameter):
         volume = "" if math.isnan(finding.volume) else f" ({format_number(finding.volume, 0)} mm³)"
         facts.append(("Diameter", f"{format_number(finding.diameter)} mm{volume}"))
@@ -339,7 +341,9 @@ def _link_same_places(views: list[ScanView]) -> None:
                 distances = [(_distance(card.finding.position, f.position), f) for f in other.result.findings]
                 near = min((d for d in distances if d[0] <= SAME_PLACE_MM), default=None, key=lambda d: d[0])
                 if near is not None:
-                    card.notes.append(f"Also found on {CONTRAST_NAMES[other.result.contrast]} as number {near[1].index}.")
+                    card.notes.append(
+                        f"Also found on {CONTRAST_NAMES[other.result.contrast]} as number {near[1].index}."
+                    )
 
 
 def _distance(one: Point, other: Point) -> float:
@@ -371,7 +375,11 @@ def _image_data(loaded: LoadedScan, view: ScanView) -> dict[str, Any]:
 
 def _summary(views: Sequence[ScanView], failures: Sequence[Failure]) -> str:
     if not views:
-        return "No scan of this participant could be processed." if failures else "No results for this participant."
+        return (
+            "No scan of this participant could be processed."
+            if failures
+            else "No results for this participant."
+        )
     sessions = len({view.result.session for view in views})
     scans = f"{len(views)} scan" + ("s" if len(views) > 1 else "")
     across = f" in {sessions} sessions" if sessions > 1 else ""
@@ -400,5 +408,9 @@ def _page_data(subject: str, views: Sequence[ScanView]) -> dict[str, Any]:
         for view in views
     ]
     key = hashlib.sha256("|".join(view.key for view in views).encode("ascii")).hexdigest()[:12]
-    return {"participant": f"sub-{subject}", "file": f"sub-{subject}_review.tsv", "key": f"sub-{subject}:{key}", "scans": scans}
-
+    return {
+        "participant": f"sub-{subject}",
+        "file": f"sub-{subject}_review.tsv",
+        "key": f"sub-{subject}:{key}",
+        "scans": scans,
+    }

@@ -1,0 +1,63 @@
+"""Regions: the atlas, and where planted points end up on a scan."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from bids_cmb.anatomy.locate import _atlas, locate
+from bids_cmb.anatomy.mars import assign_regions
+from bids_cmb.types import MARS_REGIONS, Anatomy, Candidate, Detection, Volume, mars_label, mars_region
+
+
+def test_the_atlas_has_every_region_on_its_side() -> None:
+    labels, affine = _atlas("mars")
+    for code, _, _ in MARS_REGIONS:
+        for side, sign in (("L", -1), ("R", 1)):
+            x = np.argwhere(labels == mars_label(code, side)).mean(0) @ affine[0, :3] + affine[0, 3]  # type: ignore[arg-type]
+            assert np.sign(x) == sign, (code, side)
+
+
+@pytest.mark.parametrize("zooms", [(2, 2, 2), (1, 1, 4)])
+def test_planted_points_keep_their_region(zooms: tuple[int, ...]) -> None:
+    from nilearn.datasets import load_mni152_brain_mask, load_mni152_template
+
+    template, brain = load_mni152_template(resolution=1), load_mni152_brain_mask(resolution=1)
+    moved = np.array([[0.95, 0.05, 0, 7], [-0.05, 1.04, 0.1, -12], [0, -0.1, 0.97, 9], [0, 0, 0, 1.0]])
+    step = tuple(slice(None, None, z) for z in zooms)
+    scale = np.diag([*map(float, zooms), 1.0])
+    affine = moved @ template.affine @ scale
+    image = Volume(np.asarray(template.dataobj, np.float32)[step], affine)
+    mask = np.asarray(brain.dataobj)[step] > 0
+    anatomy = locate(image, mask, "gre")
+    assert (anatomy.mars[mask] > 0).all()
+    error = anatomy.world_to_mni @ affine - template.affine @ scale
+    corners = np.argwhere(mask)[::5000]
+    assert np.linalg.norm(corners @ error[:3, :3].T + error[:3, 3], axis=1).mean() < 6.0
+    truth = _atlas("mars")[0][step]
+    rng = np.random.default_rng(0)
+    deep = np.argwhere(ndimage.binary_erosion(truth > 0, iterations=2))
+    points = tuple(deep[rng.permutation(len(deep))[:400]].T)
+    categories = [
+        mars_region(a)[1:] == mars_region(b)[1:]
+        for a, b in zip(anatomy.mars[points], truth[points], strict=True)
+        if a
+    ]
+    assert np.mean(categories) > 0.85
+
+
+def test_a_lesion_at_a_border_names_both_regions() -> None:
+    mars = np.full((20, 20, 20), mars_label("F", "L"), np.int32)
+    mars[10:] = mars_label("P", "L")
+    labels = np.zeros(mars.shape, np.int32)
+    labels[8:11, 9:12, 9:12] = 1
+    labels[2:4, 9:12, 9:12] = 2
+    image = Volume(np.zeros(mars.shape, np.float32), np.eye(4))
+    candidates = tuple(
+        Candidate(i, (float(x), 10.0, 10.0), 0.9, 0.9, 27.0, 3.7, 0.5, 1.0) for i, x in ((1, 9), (2, 3))
+    )
+    first, second = assign_regions(Detection(candidates, labels), Anatomy(mars, np.eye(4)), image).candidates
+    assert (first.mars_region, first.hemisphere, first.flags) == ("F", "L", ("border:P",))
+    assert (second.mars_region, second.mars_category, second.flags) == ("F", "lobar", ())
+    assert second.mni == (3.0, 10.0, 10.0)
