@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
-from scipy import ndimage
 
 from bids_cmb.errors import InputError, ModelError
+from bids_cmb.imaging.classical_mask import brain_by_thresholds
 from bids_cmb.imaging.coarse import coarse_shape, from_coarse, to_coarse
 from bids_cmb.imaging.mask_network import GRID_MM, MULTIPLE, MaskModel, load_mask_model, network_input
-from bids_cmb.imaging.morphology import closed, depth_mm, dilated, eroded, filled, opened, parts_of_size
+from bids_cmb.imaging.morphology import closed, depth_mm, dilated, eroded, filled, parts_of_size
 from bids_cmb.types import BoolArray, Contrast, FloatArray, Point, Volume
 
 #: A scan at least this high (mm, along z) and wide (x, y) covers the whole brain.
@@ -38,6 +37,10 @@ _SKULL_DEPTH_MM = (3.0, 15.0)
 _DEEP_MM = 25.0
 #: Largest hole of one slice that is filled, mm².
 _SLICE_HOLE_MM2 = 150.0
+
+_WITHOUT_NETWORK = (
+    "The brain mask network is not there; thresholds and shapes found the brain: look at the mask."
+)
 
 Method = Literal["support", "network", "classical"]
 
@@ -111,7 +114,7 @@ def mask_brain(volume: Volume, contrast: Contrast, model: MaskModel | None = Non
         if _plausible(found, coarse.shape):
             return BrainMask(_to_fine(found, chance, volume), "network", problem)
         problem = (*problem, "The brain mask network found no plausible brain; thresholds were used instead.")
-    classical = _classical(coarse, contrast)
+    classical = brain_by_thresholds(coarse, contrast)
     if _plausible(classical, coarse.shape):
         mask = _to_fine(classical, classical.astype(np.float32), volume)
         return BrainMask(mask, "classical", problem)
@@ -219,8 +222,8 @@ def _network_chance(coarse: FloatArray, model: MaskModel | None) -> tuple[FloatA
 
     try:
         loaded = load_mask_model() if model is None else model
-    except ModelError as error:
-        return None, (f"The brain was found by thresholds: {error}",)
+    except ModelError:
+        return None, (_WITHOUT_NETWORK,)
     padding = [(0, -n % MULTIPLE) for n in coarse.shape]
     image = torch.from_numpy(np.pad(coarse, padding))[None, None]
     coverage = torch.from_numpy(np.pad(np.ones_like(coarse), padding))[None, None]
@@ -254,42 +257,6 @@ def _to_fine(mask: BoolArray, chance: FloatArray, volume: Volume) -> BoolArray:
     fine = from_coarse(field, volume.data.shape, volume.zooms, GRID_MM) > 0.5
     kept = parts_of_size(fine, 2000 / volume.voxel_volume)
     return filled(kept, _SLICE_HOLE_MM2 / _pixel_area(volume.zooms))
-
-
-# --- without the network -----------------------------------------------------------------------------------
-
-
-def _classical(coarse: FloatArray, contrast: Contrast) -> BoolArray:
-    """Find the brain by brightness (magnitude) or by smoothness (QSM) and shape, on the coarse grid."""
-    measure = -_roughness(coarse) if contrast == "qsm" else coarse
-    low, high = (float(v) for v in np.percentile(measure, (1, 99)))
-    if high <= low:
-        return np.zeros(coarse.shape, dtype=bool)
-    level = _otsu(np.clip(measure, low, high))
-    bright = measure > level * 0.7 if contrast != "qsm" else measure > level
-    core = parts_of_size(eroded(bright, _ZOOMS, 4.0), 0, share=1.0)
-    grown = dilated(core, _ZOOMS, 5.0) & bright
-    return filled(closed(opened(parts_of_size(grown, 0, share=1.0), _ZOOMS, 2.0), _ZOOMS, 6.0))
-
-
-def _roughness(coarse: FloatArray) -> FloatArray:
-    """Local standard deviation over 10 mm cubes: large in the noise around a head."""
-    mean = ndimage.uniform_filter(coarse, 5)
-    variance = ndimage.uniform_filter(coarse**2, 5) - mean**2
-    return np.asarray(np.sqrt(np.maximum(variance, 0)), dtype=np.float32)
-
-
-def _otsu(values: npt.NDArray[np.float32]) -> float:
-    """Threshold that parts a histogram into the two classes of least variance (Otsu 1979)."""
-    counts, edges = np.histogram(values, 256)
-    centres = (edges[:-1] + edges[1:]) / 2
-    below = np.cumsum(counts)
-    above = below[-1] - below
-    total = np.cumsum(counts * centres)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        gap = total / below - (total[-1] - total) / above
-        between = below * above * gap**2
-    return float(centres[int(np.nanargmax(between))])
 
 
 def covers_whole_brain(volume: Volume) -> bool:

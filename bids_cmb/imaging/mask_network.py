@@ -168,7 +168,12 @@ def load_mask_model(folder: Path | None = None) -> MaskModel:
         ) from error
     if hashlib.sha256(content).hexdigest() != manifest.get("sha256"):
         raise ModelError(f"{weights_path}: the weights are not those of the manifest; reinstall bids-cmb.")
-    network = MaskNet(tuple(manifest["widths"]))
-    network.load_state_dict(load(content))
+    try:
+        network = MaskNet(tuple(manifest["widths"]))
+        network.load_state_dict(load(content))
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ModelError(
+            f"{weights_path}: the weights belong to another version of the network; reinstall bids-cmb."
+        ) from error
     network.eval()
     return MaskModel(network, manifest)

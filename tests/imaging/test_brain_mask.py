@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from bids_cmb.errors import InputError
+from bids_cmb.errors import InputError, ModelError
 from bids_cmb.imaging.brain_mask import background_value, find_brain, mask_brain
 from bids_cmb.imaging.mask_network import MaskModel
 from bids_cmb.types import Volume
@@ -90,6 +90,18 @@ def test_thresholds_stand_in_for_a_network_that_fails(wrong):
     assert dice(found.mask, inside) > 0.95
 
 
+def test_without_weights_the_brain_is_found_and_it_is_said(monkeypatch):
+    def missing(*_):
+        raise ModelError("no weights")
+
+    monkeypatch.setattr("bids_cmb.imaging.brain_mask.load_mask_model", missing)
+    volume, inside = head()
+    found = mask_brain(volume, "swi")
+    assert found.method == "classical"
+    assert any("not there" in w for w in found.warnings)
+    assert dice(found.mask, inside) > 0.95
+
+
 def test_an_implausible_mask_is_kept_with_a_warning_when_nothing_better_is_there():
     rng = np.random.default_rng(0)
     noise = Volume(np.abs(rng.standard_normal((96, 112, 96))).astype(np.float32), np.diag([2.0, 2, 2, 1]))
@@ -159,20 +171,18 @@ def test_the_same_mask_for_any_number_of_threads():
     before = torch.get_num_threads()
     masks = []
     try:
-        for threads in (1, 2, 4):
+        for threads in (1, 3):
             torch.set_num_threads(threads)
             masks.append(find_brain(volume, "gre"))
     finally:
         torch.set_num_threads(before)
     np.testing.assert_array_equal(masks[0], masks[1])
-    np.testing.assert_array_equal(masks[0], masks[2])
 
 
 # --- real images -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.shared_data
-@pytest.mark.slow
 def test_a_real_slab_at_a_late_echo(shared_data):
     import nibabel as nib
 
