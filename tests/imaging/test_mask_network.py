@@ -10,7 +10,6 @@ from bids_cmb.errors import ModelError
 from bids_cmb.imaging.mask_network import MULTIPLE, MaskNet, load_mask_model, models_folder, network_input
 from bids_cmb.training.brain_mask.release import write_release
 
-
 SHIPPED = (models_folder() / "brain-mask.json").is_file()
 needs_weights = pytest.mark.skipif(not SHIPPED, reason="no weights of the mask network are shipped")
 
