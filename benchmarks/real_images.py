@@ -46,14 +46,37 @@ def main() -> int:
         return 0
     bids, out = arguments.folder / "bids", arguments.folder / "out"
     arrange(bids)
-    command = [sys.executable, "-m", "bids_cmb", str(bids), str(out), "participant", "--skip-bids-validation", "--force"]
-    status = subprocess.run([*command, *(["--model", arguments.model] if arguments.model else [])], check=False).returncode
+    command = [
+        sys.executable,
+        "-m",
+        "bids_cmb",
+        str(bids),
+        str(out),
+        "participant",
+        "--skip-bids-validation",
+        "--force",
+    ]
+    status = subprocess.run(
+        [*command, *(["--model", arguments.model] if arguments.model else [])], check=False
+    ).returncode
     for table in sorted(out.rglob("*_seg-CMB_dseg.tsv")):
         with table.open(encoding="utf-8", newline="") as stream:
             rows = list(csv.DictReader(stream, delimiter="\t"))
         print(f"{table.name}: {len(rows)} found")
         for row in rows:
-            keys = ("index", "probability", "certainty", "mars_region", "hemisphere", "x", "y", "z", "diameter", "contrast", "flags")
+            keys = (
+                "index",
+                "probability",
+                "certainty",
+                "mars_region",
+                "hemisphere",
+                "x",
+                "y",
+                "z",
+                "diameter",
+                "contrast",
+                "flags",
+            )
             print("   ", "  ".join(f"{key}={row.get(key, '?')}" for key in keys))
     return status
 

@@ -1,6 +1,6 @@
 """Seconds and peak memory of each stage for a simulated 256 x 256 x 160 SWI.
 
-    python benchmarks/stages.py [--threads 4] [--model NAME_OR_PATH]
+python benchmarks/stages.py [--threads 4] [--model NAME_OR_PATH]
 """
 
 from __future__ import annotations
@@ -65,9 +65,13 @@ def main() -> None:
     lap("detect (stages 1 and 2)")
     anatomy = locate(ready.image, ready.brain_mask, "swi")
     lap("locate (registration, MARS)")
-    detection = clean_up(assign_regions(detection, anatomy, ready.image), ready.brain_mask, anatomy.zones, "swi", model)
+    detection = clean_up(
+        assign_regions(detection, anatomy, ready.image), ready.brain_mask, anatomy.zones, "swi", model
+    )
     lap("regions and clean-up")
-    print(f"{'one scan in all':28}{time.perf_counter() - total:8.2f} s   {len(detection.microbleeds)} microbleeds")
+    print(
+        f"{'one scan in all':28}{time.perf_counter() - total:8.2f} s   {len(detection.microbleeds)} microbleeds"
+    )
 
 
 if __name__ == "__main__":

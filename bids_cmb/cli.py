@@ -117,7 +117,6 @@ def parse(argv: Sequence[str]) -> RunConfig:
         threshold=options.threshold,
         report=not options.no_report,
         reports_only=options.reports_only,
-        report_viewer=options.report_viewer,
         save_preproc=options.save_preproc,
         force=options.force,
         stop_on_first_crash=options.stop_on_first_crash,
@@ -202,9 +201,6 @@ def _add_detection(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--no-report", action="store_true", help="write no HTML pages")
     group.add_argument("--reports-only", action="store_true", help="only make the HTML pages again")
-    group.add_argument(
-        "--report-viewer", action="store_true", help="put an interactive viewer into the pages of subjects"
-    )
     group.add_argument(
         "--force", action="store_true", help="redo scans whose results are complete and current"
     )

@@ -66,7 +66,6 @@ class RunConfig:
     threshold: float | None = None
     report: bool = True
     reports_only: bool = False
-    report_viewer: bool = False
     save_preproc: bool = False
     force: bool = False
     stop_on_first_crash: bool = False

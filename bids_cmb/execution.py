@@ -43,9 +43,9 @@ class Tally:
     def closing_lines(self, config: RunConfig) -> str:
         """Say how it went and where to look."""
         if config.reports_only:
-            counts = f"{self.pages} reports done, {len(self.failures)} failed"
+            counts = f"reports: {self.pages} done, {len(self.failures)} failed"
         else:
-            counts = f"{self.done} scans done, {self.skipped} skipped, {self.failed} failed"
+            counts = f"scans: {self.done} done, {self.skipped} skipped, {self.failed} failed"
         if self.not_started:
             counts += f", {self.not_started} not started after the first failure"
         return "\n".join([*self.failures, f"bids-cmb: {counts}. Results: {config.output_dir}"]) + "\n"

@@ -129,7 +129,7 @@ def run_group(config: RunConfig) -> int:
         if page_failure:
             sys.stdout.write(f"failed: the group page: {page_failure} Log: {log.folder / 'run.log'}\n")
         sys.stdout.write(
-            f"bids-cmb: group tables of {len(scans)} scans, {len(scans) - failed} done, {failed} failed. "
+            f"bids-cmb: group tables of {len(scans)} scans: {len(scans) - failed} done, {failed} failed. "
             f"Results: {output_dir}\n"
         )
         return ExitCode.FAILED if page_failure else ExitCode.DONE

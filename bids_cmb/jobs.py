@@ -149,7 +149,7 @@ def scan_fingerprint(scan: Scan, config: RunConfig, model: Mapping[str, Any]) ->
     config
         The run; only options that change results enter.
     model
-        Name, version and SHA-256 of the weights.
+        Name, version and SHA-256 of the weights, and the SHA-256 of their manifest.
     """
     facts = {
         "software": bids_cmb.__version__,

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import logging
 import sys
 from collections.abc import Callable, Mapping
@@ -124,16 +126,16 @@ def _do(job: Job) -> tuple[str, Mapping[str, Any]]:
         from bids_cmb.report.subject import write_subject_page
 
         config = job.config
-        page = write_subject_page(
-            config.output_dir, job.subject, bids_dir=config.bids_dir, viewer=config.report_viewer
-        )
+        page = write_subject_page(config.output_dir, job.subject, bids_dir=config.bids_dir)
         return page.name, {}
     from bids_cmb.detector.devices import choose_device
 
     model = load_detector(job.config)
     with collected_warnings() as warnings:
         device = choose_device(job.config.device)
-    named = {"name": model.name, "version": model.version, "sha256": model.sha256}
+    # The manifest's numbers (thresholds, calibration) decide as much as the weights do.
+    card = hashlib.sha256(json.dumps(dict(model.card), sort_keys=True, default=str).encode()).hexdigest()
+    named = {"name": model.name, "version": model.version, "sha256": model.sha256, "card_sha256": card}
     return "ready", {"model": named, "device": str(device), "warnings": warnings}
 
 

@@ -15,8 +15,9 @@ from bids_cmb.errors import UsageError
 if TYPE_CHECKING:
     from bids_cmb.config import RunConfig
 
-#: Memory of one scan, gigabytes: what the libraries take, and what each million voxels adds. See benchmarks/.
-BASE_GB, GB_PER_MILLION_VOXELS = 1.2, 0.15
+#: Memory of one scan at its peak, gigabytes: what the libraries take, and what each million voxels adds.
+#: Measured 1.8 GB at 6.6 and 4.1 GB at 40 million voxels (CPU), with a tenth on top.
+BASE_GB, GB_PER_MILLION_VOXELS = 1.5, 0.075
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _CACHE_VARIABLES = (

@@ -32,6 +32,7 @@ class FakeModel:
     version: str = "1"
     sha256: str = "0" * 64
     candidate_threshold: float = 0.1
+    card: dict[str, str] = field(default_factory=dict)
     thresholds: dict[str, float] = field(
         default_factory=lambda: dict.fromkeys(("swi", "gre", "qsm"), THRESHOLD)
     )
@@ -41,6 +42,8 @@ class FakeModel:
 def load_model(name: str | None) -> FakeModel:
     if name == "nosuch":
         raise ModelError("There is no model 'nosuch'.")
+    if name == "recalibrated":
+        return FakeModel(card={"calibration": "new"})
     return FakeModel(sha256=(name or "0") * 64)
 
 

@@ -69,7 +69,6 @@ def test_every_option_of_the_contract_in_both_spellings(raw: Path, tmp_path: Pat
         "--force": [],
         "--stop-on-first-crash": [],
         "--dry-run": [],
-        "--report-viewer": [],
         "--no-report": [],
     }
     start = [str(raw), str(tmp_path / "out"), "participant"]
@@ -86,7 +85,6 @@ def test_every_option_of_the_contract_in_both_spellings(raw: Path, tmp_path: Pat
     assert config.filters == {"swi": {"acquisition": "x"}}
     assert (config.nprocs, config.omp_nthreads, config.mem_gb, config.threshold) == (2, 3, 8.5, 0.4)
     assert not config.report
-    assert config.report_viewer
     assert parse([*start, "-q", "-w", str(tmp_path / "w"), "-d", str(tmp_path)]).verbosity == -1
     (tmp_path / "out").mkdir()
     assert parse([*start, "--reports_only", "-vv"]).verbosity == 2

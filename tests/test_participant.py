@@ -102,22 +102,23 @@ def test_a_run_resumes_and_redoes_what_is_not_current(
         assert run_here(raw, out, *options) == 0
         return capsys.readouterr().out.split("bids-cmb: ")[1].split(". ")[0]
 
-    assert counts() == "2 scans done, 0 skipped, 0 failed"
-    assert counts() == "0 scans done, 2 skipped, 0 failed"
-    assert counts("--force") == "2 scans done, 0 skipped, 0 failed"
-    assert counts("--model", "a") == "2 scans done, 0 skipped, 0 failed"
-    assert counts("--threshold", "0.9", "--model", "a") == "2 scans done, 0 skipped, 0 failed"
-    assert counts() == "2 scans done, 0 skipped, 0 failed"
+    assert counts() == "scans: 2 done, 0 skipped, 0 failed"
+    assert counts() == "scans: 0 done, 2 skipped, 0 failed"
+    assert counts("--force") == "scans: 2 done, 0 skipped, 0 failed"
+    assert counts("--model", "recalibrated") == "scans: 2 done, 0 skipped, 0 failed"
+    assert counts("--model", "a") == "scans: 2 done, 0 skipped, 0 failed"
+    assert counts("--threshold", "0.9", "--model", "a") == "scans: 2 done, 0 skipped, 0 failed"
+    assert counts() == "scans: 2 done, 0 skipped, 0 failed"
     os.utime(raw / "sub-01/anat/sub-01_T2starw.nii.gz", (1, 1))
-    assert counts() == "1 scans done, 1 skipped, 0 failed"
+    assert counts() == "scans: 1 done, 1 skipped, 0 failed"
     (raw / "sub-01/anat/sub-01_T2starw.json").write_text('{"EchoTime": 0.03}')
-    assert counts() == "1 scans done, 1 skipped, 0 failed"
+    assert counts() == "scans: 1 done, 1 skipped, 0 failed"
     (out / "sub-01/anat/sub-01_space-T2starw_label-CMB_mask.nii.gz").unlink()
-    assert counts() == "1 scans done, 1 skipped, 0 failed"
-    assert counts("--save-preproc") == "2 scans done, 0 skipped, 0 failed"
-    assert counts() == "0 scans done, 2 skipped, 0 failed"
+    assert counts() == "scans: 1 done, 1 skipped, 0 failed"
+    assert counts("--save-preproc") == "scans: 2 done, 0 skipped, 0 failed"
+    assert counts() == "scans: 0 done, 2 skipped, 0 failed"
     monkeypatch.setattr(bids_cmb, "__version__", "9.9")
-    assert counts() == "2 scans done, 0 skipped, 0 failed"
+    assert counts() == "scans: 2 done, 0 skipped, 0 failed"
     assert not list(out.rglob("*preproc*")), "what is no longer wanted does not stay beside newer results"
 
 
@@ -144,7 +145,7 @@ def test_one_bad_scan_costs_one_scan(
     out = tmp_path / "out"
     assert run_here(raw, out) == 1
     said = capsys.readouterr()
-    assert "2 scans done, 0 skipped, 3 failed" in said.out
+    assert "scans: 2 done, 0 skipped, 3 failed" in said.out
     lines = [line for line in said.out.splitlines() if line.startswith("failed: ")]
     assert len(lines) == 3
     assert "datalad get" in lines[0]
@@ -158,7 +159,7 @@ def test_one_bad_scan_costs_one_scan(
     assert record["echo_time"] == 0.02
     assert record["source"] == "bids:raw:sub-01/anat/sub-01_acq-crash_T2starw.nii.gz"
     assert run_here(raw, out) == 1, "a failed scan is tried again"
-    assert "0 scans done, 2 skipped, 3 failed" in capsys.readouterr().out
+    assert "scans: 0 done, 2 skipped, 3 failed" in capsys.readouterr().out
 
 
 def test_traceback_in_the_terminal_only_if_asked_for(
@@ -174,7 +175,7 @@ def test_stop_on_first_crash(
 ) -> None:
     raw = dataset({"sub-00/anat/sub-00_acq-crash_T2starw.nii.gz": None, **TWO})
     assert run_here(raw, tmp_path / "out", "--stop-on-first-crash") == 1
-    assert "0 scans done, 0 skipped, 1 failed, 2 not started" in capsys.readouterr().out
+    assert "scans: 0 done, 0 skipped, 1 failed, 2 not started" in capsys.readouterr().out
 
 
 def test_a_process_that_is_killed_costs_its_scan_only(
@@ -183,7 +184,7 @@ def test_a_process_that_is_killed_costs_its_scan_only(
     raw = dataset({"sub-00/anat/sub-00_acq-die_T2starw.nii.gz": None, **TWO})
     assert run_for_real(raw, tmp_path / "out") == 1
     said = capsys.readouterr().out
-    assert "2 scans done, 0 skipped, 1 failed" in said
+    assert "scans: 2 done, 0 skipped, 1 failed" in said
     assert "killed" in said
     assert "memory" in said
 
@@ -216,7 +217,7 @@ def test_reports(dataset: Make, run_here: Run, tmp_path: Path, capsys: pytest.Ca
     assert not list(out.glob("*.html"))
     assert run_here(raw, out) == 0
     assert len(list(out.glob("*.html"))) == 2, "pages that are missing are made though no scan is redone"
-    assert run_here(raw, out, "--reports-only", "--report-viewer", "--participant-label", "02") == 0
+    assert run_here(raw, out, "--reports-only", "--participant-label", "02") == 0
     assert "viewer=True" in (out / "sub-02.html").read_text()
     assert "viewer=False" in (out / "sub-01.html").read_text()
     capsys.readouterr()

@@ -12,6 +12,7 @@ import argparse
 import importlib.util
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,35 @@ def tissue_templates() -> tuple[FloatArray, FloatArray]:
     grey = np.asarray(load_mni152_gm_template(resolution=1).dataobj, np.float32)
     white = np.asarray(load_mni152_wm_template(resolution=1).dataobj, np.float32)
     return grey, white
+
+
+def trim_nuclei(labels: DkArray, white: FloatArray) -> DkArray:
+    """Give the rim of thalamus, putamen and caudate back to the white matter where the template shows white matter.
+
+    The parcellation draws these nuclei generously towards the capsules.
+    """
+    out = labels.copy()
+    for number in (10, 49, 11, 50, 12, 51):
+        mask = labels == number
+        rim = mask & (ndimage.distance_transform_edt(mask) <= 2.0) & (white > 0.5)
+        out[rim] = 2 if number < 40 else 41
+    return out
+
+
+def classical_lobes(lobes: CodeArray, labels: DkArray, grid: landmarks.WorldGrid) -> CodeArray:
+    """Move two borders of the Desikan-Killiany gyri to where radiology draws the lobes.
+
+    Lateral parietal and temporal gyri end at the plane through the parieto-occipital sulcus and the preoccipital
+    notch: behind it is occipital lobe. The gyrus that the atlas calls posterior cingulate begins under the frontal
+    lobe: in front of the paracentral lobule it is frontal.
+    """
+    _, y, z = grid
+    gyrus = np.where(labels >= 1000, labels % 1000, 0)
+    out = lobes.copy()
+    behind = y < landmarks.OCCIPITAL_Y_AT_AC - landmarks.OCCIPITAL_SLOPE * z
+    out[np.isin(gyrus, (7, 8, 9, 15, 29)) & behind] = CODE_INDEX["O"]
+    out[(gyrus == 23) & (y > landmarks.CINGULATE_Y)] = CODE_INDEX["F"]
+    return out
 
 
 def structure_map(labels: DkArray, codes: CodeArray, brain: BoolArray, affine: Affine) -> CodeArray:
@@ -254,7 +284,7 @@ def save(data: npt.NDArray[np.uint8], affine: Affine, path: Path, description: s
 def build(output_dir: Path, warped_labels: Path | None = None) -> None:
     """Build and write every atlas.
 
-    Parameters
+    Parameters  # type: ignore[attr-defined]
     ----------
     output_dir
         Where ``mni_mars``, ``mni_structures``, ``mni_classes`` and ``mni_zones`` go.
@@ -268,8 +298,13 @@ def build(output_dir: Path, warped_labels: Path | None = None) -> None:
         import nibabel as nib
 
         labels = np.asarray(nib.load(warped_labels).dataobj).astype(np.int16)
-    left = np.broadcast_to(landmarks.world_grid(labels.shape, affine)[0] <= 0, labels.shape)
-    codes = smooth_codes(mars_codes(parcels_from_aseg(labels, brain, left)), sigma_mm=1.0, mirror=True)
+    grey, white = tissue_templates()
+    labels = trim_nuclei(labels, white)
+    grid = landmarks.world_grid(labels.shape, affine)
+    left = np.broadcast_to(grid[0] <= 0, labels.shape)
+    parcels = parcels_from_aseg(labels, brain, left)
+    parcels = replace(parcels, cortex=classical_lobes(parcels.cortex, labels, grid))
+    codes = smooth_codes(mars_codes(parcels), sigma_mm=1.0, mirror=True)
     structures = structure_map(labels, codes, brain, affine)
     mars = np.where((codes > 0) & ~left, codes + MARS_RIGHT_OFFSET, codes).astype(np.uint8)
     output_dir.mkdir(parents=True, exist_ok=True)
@@ -281,7 +316,7 @@ def build(output_dir: Path, warped_labels: Path | None = None) -> None:
         "structures, bids_cmb, MNI152 2009a symmetric",
     )
     save(
-        class_maps(structures, *tissue_templates()), coarse_affine(affine, CLASS_SPACING_MM), output_dir / "mni_classes.nii.gz",
+        class_maps(structures, grey, white), coarse_affine(affine, CLASS_SPACING_MM), output_dir / "mni_classes.nii.gz",
         "tissue classes /255, bids_cmb",
     )  # fmt: skip
     save(

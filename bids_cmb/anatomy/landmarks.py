@@ -45,6 +45,12 @@ PINEAL = Ellipsoid((0.0, -30.0, 0.0), (3.0, 4.0, 3.5))
 SPHENOID_ETHMOID_AIR = Ellipsoid((0.0, 24.0, -40.0), (16.0, 30.0, 15.0))
 PETROUS_MASTOID_AIR = Ellipsoid((47.0, -32.0, -46.0), (14.0, 20.0, 13.0))
 FRONTAL_SINUS_AIR = Ellipsoid((6.0, 78.0, -8.0), (14.0, 7.0, 14.0))
+#: Lateral border of the occipital lobe: the plane y = a - b z through the dorsal end of the parieto-occipital sulcus
+#: (about y -77, z 38) and the preoccipital notch (about y -63, z -18).
+OCCIPITAL_Y_AT_AC = -67.5
+OCCIPITAL_SLOPE = 0.25
+#: Border of frontal and parietal cingulate cortex, under the middle of the paracentral lobule.
+CINGULATE_Y = -20.0
 _STRAIGHT_SINUS = ((0.0, -44.0, 9.0), (0.0, -84.0, -20.0))
 
 

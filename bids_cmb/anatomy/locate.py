@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from importlib.resources import as_file, files
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,7 @@ def _atlas(name: str) -> tuple[npt.NDArray[np.uint8], Affine]:
     import nibabel as nib
 
     with as_file(files("bids_cmb") / "data" / f"mni_{name}.nii.gz") as path:
-        image = nib.load(path)
+        image: Any = nib.load(path)
         return np.asarray(image.dataobj), np.asarray(image.affine, np.float64)
 
 

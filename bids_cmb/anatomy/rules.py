@@ -130,7 +130,7 @@ def corpus_callosum(parcels: Parcels) -> BoolArray:
     if not core.any():
         return core.copy()
     outline = core.any(axis=0)
-    sagittal = np.asarray(ndimage.distance_transform_edt(~outline), np.float32)[None]
+    sagittal = np.asarray(ndimage.distance_transform_edt(np.logical_not(outline)), np.float32)[None]
     midline = float(np.nonzero(core)[0].mean())
     lateral = np.abs(np.arange(core.shape[0], dtype=np.float32) - midline)[:, None, None]
     reach = (lateral <= CALLOSUM_HALF_WIDTH_MM) & (sagittal <= 0.5 + 0.12 * lateral)

@@ -179,7 +179,9 @@ def draw_projections(scan: LoadedScan, link: Link) -> list[Projection]:
         if scan.mars is not None:
             for category in ("deep", "infratentorial"):
                 seen = np.isin(scan.mars[bounds], _CATEGORY_LABELS[category]).any(axis=third)
-                regions.append((category, smooth_outline(orient(seen), box, tolerance=0.8, smallest=20)))
+                regions.append(
+                    (category, smooth_outline(orient(np.asarray(seen)), box, tolerance=0.8, smallest=20))
+                )
         dots = []
         for finding in scan.result.findings:
             if any(np.isnan(finding.position)):
@@ -192,7 +194,9 @@ def draw_projections(scan: LoadedScan, link: Link) -> list[Projection]:
             Projection(
                 plane=plane,
                 frame=(box[0] - 6, box[1] - 6, box[2] + 12, box[3] + 12),
-                brain=smooth_outline(orient(scan.brain[bounds].any(axis=third)), box, tolerance=0.8),
+                brain=smooth_outline(
+                    orient(np.asarray(scan.brain[bounds].any(axis=third))), box, tolerance=0.8
+                ),
                 regions=tuple(regions),
                 dots=tuple(dots),
                 alt=f"{plane.capitalize()} outline of the brain with {len(dots)} microbleeds",

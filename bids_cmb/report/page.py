@@ -13,7 +13,6 @@ import tempfile
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -50,7 +49,7 @@ def read_asset(name: str) -> str:
     return (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")
 
 
-def render(template: str, styles: Sequence[str], scripts: Sequence[str], **context: Any) -> str:
+def render(template: str, styles: Sequence[str], scripts: Sequence[str], **context: object) -> str:
     """Render a page with its styles and scripts inline.
 
     Parameters

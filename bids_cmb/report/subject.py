@@ -27,7 +27,7 @@ from bids_cmb.report.mars import MarsGroup, mars_form
 from bids_cmb.report.methods import describe, operating_point
 from bids_cmb.report.overview import MOSAIC_SLAB_MM, Projection, draw_checks, draw_mosaic, draw_projections
 from bids_cmb.report.page import format_number, read_asset, render, write_page
-from bids_cmb.report.pixels import choose_window, load_canonical
+from bids_cmb.report.pixels import Window, choose_window, load_canonical
 from bids_cmb.types import MARS_REGIONS, Contrast, Point, Volume
 
 Side = Literal["radiological", "neurological"]
@@ -314,7 +314,7 @@ def _draw_scan(view: ScanView, loaded: LoadedScan) -> None:
 
 
 def _draw_companions(
-    view: ScanView, volume: Volume, window: Any, name: str, contrast: Contrast | None
+    view: ScanView, volume: Volume, window: Window, name: str, contrast: Contrast | None
 ) -> None:
     for card in (*view.cards, *view.near_misses):
         picture = draw_companion(volume, window, name, card.finding.position, contrast)
