@@ -112,12 +112,10 @@ def clean_up(detection: Detection, mask: Any, zones: Any, contrast: str, model: 
     return Detection(graded, detection.labels)
 
 
-def write_subject_page(
-    output_dir: Path, subject: str, *, bids_dir: Path | None, viewer: bool = False
-) -> Path:
+def write_subject_page(output_dir: Path, subject: str, *, bids_dir: Path | None) -> Path:
     del bids_dir
     page = output_dir / f"sub-{subject}.html"
-    page.write_text(f"<title>sub-{subject} viewer={viewer}</title>")
+    page.write_text(f"<title>sub-{subject}</title>")
     return page
 
 
