@@ -217,9 +217,11 @@ def test_reports(dataset: Make, run_here: Run, tmp_path: Path, capsys: pytest.Ca
     assert not list(out.glob("*.html"))
     assert run_here(raw, out) == 0
     assert len(list(out.glob("*.html"))) == 2, "pages that are missing are made though no scan is redone"
+    for page in out.glob("*.html"):
+        page.write_text("old")
     assert run_here(raw, out, "--reports-only", "--participant-label", "02") == 0
-    assert "viewer=True" in (out / "sub-02.html").read_text()
-    assert "viewer=False" in (out / "sub-01.html").read_text()
+    assert (out / "sub-02.html").read_text() == "<title>sub-02</title>"
+    assert (out / "sub-01.html").read_text() == "old"
     capsys.readouterr()
     assert run_here(raw, out, "--reports-only", "--participant-label", "77") == 2
     assert "sub-77" in capsys.readouterr().err
