@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -48,7 +47,7 @@ class Tally:
             counts = f"scans: {self.done} done, {self.skipped} skipped, {self.failed} failed"
         if self.not_started:
             counts += f", {self.not_started} not started after the first failure"
-        return "\n".join([*self.failures, f"bids-cmb: {counts}. Results: {config.output_dir}"]) + "\n"
+        return "\n".join([*self.failures, f"bids-cmb: {counts}. Results: {config.output_dir}"])
 
 
 def carry_out(
@@ -153,10 +152,3 @@ def check_detector(workers: Workers[Job, Outcome], config: RunConfig, scratch: P
     for warning in outcome.facts.get("warnings", ()):
         _log.warning("%s", warning)
     return outcome.facts
-
-
-def finish(tally: Tally, config: RunConfig) -> ExitCode:
-    """Print the closing lines and return the exit status."""
-    sys.stdout.write(tally.closing_lines(config))
-    sys.stdout.flush()
-    return tally.exit_status

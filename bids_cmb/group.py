@@ -125,13 +125,17 @@ def run_group(config: RunConfig) -> int:
                 for problem in write_group_tables(output_dir, scans):
                     _log.warning("%s", problem)
             page_failure = _write_page(output_dir) if config.report else ""
-        failed = sum(scan.status == "failed" for scan in scans)
-        if page_failure:
-            sys.stdout.write(f"failed: the group page: {page_failure} Log: {log.folder / 'run.log'}\n")
-        sys.stdout.write(
-            f"bids-cmb: group tables of {len(scans)} scans: {len(scans) - failed} done, {failed} failed. "
-            f"Results: {output_dir}\n"
-        )
+            failed = sum(scan.status == "failed" for scan in scans)
+            lines = (
+                [f"failed: the group page: {page_failure} Log: {log.folder / 'run.log'}"]
+                if page_failure
+                else []
+            )
+            lines += [
+                f"bids-cmb: group tables of {len(scans)} scans: {len(scans) - failed} done, {failed} failed. "
+                f"Results: {output_dir}"
+            ]
+            log.conclude("\n".join(lines))
         return ExitCode.FAILED if page_failure else ExitCode.DONE
 
 

@@ -22,7 +22,7 @@ from bids_cmb.bids.outputs import Provenance, ScanFiles, ScanResult, write_scan
 from bids_cmb.bids.validation import check_description
 from bids_cmb.config import ExitCode, RunConfig
 from bids_cmb.errors import UsageError
-from bids_cmb.execution import carry_out, check_detector, finish
+from bids_cmb.execution import carry_out, check_detector
 from bids_cmb.jobs import Job, Outcome, ReportJob, ScanJob, is_current, perform, scan_fingerprint
 from bids_cmb.plan import count_workers, plan_table, why_nothing
 from bids_cmb.resources import settled
@@ -219,7 +219,8 @@ def _process_all(
         idle = sorted({job.scan.subject for job in jobs} - busy) if config.report else []
         pages = [label for label in idle if not (config.output_dir / f"sub-{label}.html").exists()]
         tally = carry_out(config, workers, log, scans=to_do, skipped=skipped, reports=pages)
-    return finish(tally, config)
+        log.conclude(tally.closing_lines(config))
+    return tally.exit_status
 
 
 def _make_reports(config: RunConfig, work: Callable[[Job], Outcome]) -> ExitCode:
@@ -233,4 +234,5 @@ def _make_reports(config: RunConfig, work: Callable[[Job], Outcome]) -> ExitCode
     with Workers(work, min(config.nprocs, len(subjects))) as workers, RunLog(config) as log:
         log.begin(config, total=len(subjects))
         tally = carry_out(config, workers, log, scans=[], reports=subjects)
-    return finish(tally, config)
+        log.conclude(tally.closing_lines(config))
+    return tally.exit_status

@@ -95,8 +95,17 @@ class RunLog:
 
     def say(self, sentence: str) -> None:
         """Tell something, unless the run is to be quiet."""
+        self._file.emit(_record(sentence))
         if not self._quiet:
             sys.stderr.write(sentence + "\n")
+
+    def conclude(self, lines: str) -> None:
+        """Tell how the run went, quiet or not, on the standard output."""
+        if self._bar is not None:
+            self._bar.close()
+        self._file.emit(_record(lines))
+        sys.stdout.write(lines + "\n")
+        sys.stdout.flush()
 
 
 def _record(sentence: str) -> logging.LogRecord:
