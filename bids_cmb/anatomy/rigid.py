@@ -55,7 +55,9 @@ def _level(t1w: Volume, spacing_mm: float) -> _Level:
     factors = block_factors(t1w.zooms, spacing_mm)
     count = block_sum(np.ones(t1w.data.shape, np.float32), factors)
     data = ndimage.gaussian_filter(block_sum(t1w.data, factors) / count, 0.7)
-    return _Level(data.astype(np.float32), np.linalg.inv(block_affine(t1w.affine, factors)))
+    return _Level(
+        data.astype(np.float32), np.asarray(np.linalg.inv(block_affine(t1w.affine, factors)), np.float64)
+    )
 
 
 def _matrix(parameters: DoubleArray, centre: DoubleArray) -> Affine:
