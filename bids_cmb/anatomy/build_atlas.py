@@ -14,7 +14,6 @@ import logging
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -285,7 +284,7 @@ def save(data: npt.NDArray[np.uint8], affine: Affine, path: Path, description: s
 def build(output_dir: Path, warped_labels: Path | None = None) -> None:
     """Build and write every atlas.
 
-    Parameters  # type: ignore[attr-defined]
+    Parameters
     ----------
     output_dir
         Where ``mni_mars``, ``mni_structures``, ``mni_classes`` and ``mni_zones`` go.
@@ -298,8 +297,7 @@ def build(output_dir: Path, warped_labels: Path | None = None) -> None:
     else:
         import nibabel as nib
 
-        image: Any = nib.load(warped_labels)
-        labels = np.asarray(image.dataobj).astype(np.int16)
+        labels = np.asarray(nib.load(warped_labels).dataobj).astype(np.int16)  # type: ignore[attr-defined]
     grey, white = tissue_templates()
     labels = trim_nuclei(labels, white)
     grid = landmarks.world_grid(labels.shape, affine)

@@ -1,245 +1,107 @@
-"""Everything anatomical about one scan: regions, zones of mimics and coordinates on its own grid."""
+"""Where things are in one scan: MARS regions and zones of mimics on the image's own grid."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import as_file, files
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
-from scipy.spatial import cKDTree
 
-from bids_cmb.anatomy.registration import Registration, register
-from bids_cmb.anatomy.sampling import DoubleArray, apply_matrix, block_affine, interpolate, to_voxels
+from bids_cmb.anatomy.registration import register
 from bids_cmb.anatomy.structures import ZONES
-from bids_cmb.anatomy.template import LabelAtlas, load_mars, load_zones
 from bids_cmb.types import Affine, Anatomy, BoolArray, Contrast, FloatArray, LabelArray, Volume
 
-#: Regions are looked up about this densely, mm: the atlas has no finer detail.
-LABEL_MM = 1.0
-#: Zones are looked up about this densely and interpolated, mm.
-ZONE_MM = 2.0
-#: The brain's edge: full strength at the surface of the mask, none this deep, mm.
-EDGE_DEPTH_MM = 4.0
-#: A mask smaller than this is no brain to register, ml.
-LEAST_BRAIN_ML = 50.0
+#: Below this overlap of the brain with the template's, regions may be wrong.
+LEAST_OVERLAP = 0.85
+#: Depth of the rim of the brain mask that counts as its edge, mm: cortical veins reach deeper on QSM.
+EDGE_MM: dict[Contrast, float] = {"gre": 2.0, "swi": 2.0, "qsm": 3.0}
 
 
-@dataclass(frozen=True)
-class Lattice:
-    """A thinned copy of an image grid: every cell stands for a block of voxels.
+@lru_cache(maxsize=2)
+def _atlas(name: str) -> tuple[npt.NDArray[np.uint8], Affine]:
+    import nibabel as nib
 
-    Attributes
-    ----------
-    factors
-        Voxels per cell along each axis.
-    shape
-        Cells along each axis.
-    affine
-        Cell index to world, mm.
-    """
-
-    factors: tuple[int, int, int]
-    shape: tuple[int, int, int]
-    affine: Affine
-
-    @classmethod
-    def over(cls, volume: Volume, spacing_mm: float) -> Lattice:
-        """The lattice of an image with cells no larger than a spacing (but never finer than the voxels)."""
-        x, y, z = (max(1, int(spacing_mm / zoom + 1e-6)) for zoom in volume.zooms)
-        nx, ny, nz = (-(-n // f) for n, f in zip(volume.data.shape, (x, y, z), strict=True))
-        return cls((x, y, z), (nx, ny, nz), block_affine(volume.affine, (x, y, z)))
-
-    def world(self, cells: npt.NDArray[np.intp]) -> DoubleArray:
-        """World coordinates (n, 3) of cells (n, 3), mm."""
-        return apply_matrix(self.affine[:3, :3], cells.astype(np.float64)) + self.affine[:3, 3]
+    with as_file(files("bids_cmb") / "data" / f"mni_{name}.nii.gz") as path:
+        image: Any = nib.load(path)
+        return np.asarray(image.dataobj), np.asarray(image.affine, np.float64)
 
 
-class ZoneMaps(Mapping[str, FloatArray]):
-    """Soft zones of mimics on the image grid, each drawn when it is asked for.
-
-    A scan has eight zones and up to some thirty million voxels: kept together they would take a gigabyte.
-    """
-
-    def __init__(
-        self, lattice: Lattice, mni: FloatArray, brain_mask: BoolArray, zooms: tuple[float, ...]
-    ) -> None:
-        self._lattice = lattice
-        self._mni = mni
-        self._brain_mask = brain_mask
-        self._zooms = zooms
-
-    def __iter__(self) -> Iterator[str]:
-        yield from ZONES
-        yield "edge"
-
-    def __len__(self) -> int:
-        return len(ZONES) + 1
-
-    def __getitem__(self, name: str) -> FloatArray:
-        if name == "edge":
-            return edge_zone(self._brain_mask, self._zooms)
-        index = list(ZONES).index(name) if name in ZONES else -1
-        if index < 0:
-            raise KeyError(name)
-        atlas = load_zones()
-        share = interpolate(
-            np.ascontiguousarray(atlas.zones[..., index : index + 1]), to_voxels(self._mni, atlas.affine)
-        )
-        coarse = share.reshape(self._lattice.shape)
-        full = expand_linear(coarse, self._lattice.factors, self._brain_mask.shape)
-        return np.where(self._brain_mask, full, 0).astype(np.float32)
+@lru_cache(maxsize=1)
+def _everywhere() -> tuple[npt.NDArray[np.uint8], Affine]:
+    """The MARS atlas, every voxel beyond the brain carrying the nearest region."""
+    labels, affine = _atlas("mars")
+    nearest = ndimage.distance_transform_edt(labels == 0, return_distances=False, return_indices=True)
+    return labels[tuple(nearest)], affine
 
 
-def expand_linear(coarse: FloatArray, factors: tuple[int, int, int], shape: tuple[int, ...]) -> FloatArray:
-    """Interpolate values at block centres back to the voxels, axis by axis."""
-    out = coarse
-    for axis, (factor, size) in enumerate(zip(factors, shape, strict=True)):
-        if factor == 1 or out.shape[axis] == 1:
-            out = np.repeat(out, factor, axis=axis).take(range(size), axis=axis) if factor > 1 else out
-            continue
-        place = np.clip((np.arange(size) - (factor - 1) / 2) / factor, 0, out.shape[axis] - 1)
-        low = np.minimum(place.astype(np.intp), out.shape[axis] - 2)
-        share = (place - low).astype(np.float32)
-        share = share.reshape([-1 if k == axis else 1 for k in range(3)])
-        out = out.take(low, axis=axis) * (1 - share) + out.take(low + 1, axis=axis) * share
-    return out
-
-
-def edge_zone(brain_mask: BoolArray, zooms: tuple[float, ...]) -> FloatArray:
-    """How near the surface of the brain mask a voxel lies: 1 at the surface, 0 from `EDGE_DEPTH_MM` on.
-
-    Where the brain runs out of the field of view there is no surface.
-    """
-    depth = ndimage.distance_transform_edt(np.pad(brain_mask, 1, mode="edge"), sampling=zooms)
-    inner = depth[1:-1, 1:-1, 1:-1]
-    soft = np.clip(1.0 - (inner - min(zooms)) / EDGE_DEPTH_MM, 0, 1)
-    return np.where(brain_mask, soft, 0).astype(np.float32)
-
-
-def look_up_labels(atlas: LabelAtlas, mni: DoubleArray) -> npt.NDArray[np.int32]:
-    """Label (n,) at MNI points (n, 3), nearest voxel; 0 off the atlas."""
-    voxels = np.rint(to_voxels(mni, atlas.affine)).astype(np.intp)
-    inside = np.all((voxels >= 0) & (voxels < np.asarray(atlas.labels.shape)), axis=1)
-    out = np.zeros(len(mni), np.int32)
-    out[inside] = atlas.labels[tuple(voxels[inside].T)]
-    return out
-
-
-def region_map(volume: Volume, brain_mask: BoolArray, registration: Registration) -> LabelArray:
-    """MARS regions on the image grid: every brain voxel has one, the nearest where the atlas ends.
-
-    Parameters
-    ----------
-    volume
-        The scan.
-    brain_mask
-        Brain voxels.
-    registration
-        World to MNI.
-
-    Returns
-    -------
-    ndarray
-        int32, values of `bids_cmb.types.mars_label`; 0 outside the mask.
-    """
-    lattice = Lattice.over(volume, LABEL_MM)
-    occupied = brain_mask
-    for axis, factor in enumerate(lattice.factors):
-        occupied = np.logical_or.reduceat(occupied, np.arange(0, occupied.shape[axis], factor), axis=axis)
-    cells = np.argwhere(occupied)
-    world = lattice.world(cells)
-    labels = np.concatenate(
-        [
-            look_up_labels(load_mars(), registration(part))
-            for part in np.array_split(world, max(1, len(world) // 200000))
-        ]
-    )
-    labels = _nearest_where_missing(labels, cells, world, lattice)
-    coarse = np.zeros(lattice.shape, np.int32)
-    coarse[tuple(cells.T)] = labels
-    full = coarse
-    for axis, factor in enumerate(lattice.factors):
-        if factor > 1:
-            full = np.repeat(full, factor, axis=axis)
-    x, y, z = brain_mask.shape
-    return np.where(brain_mask, full[:x, :y, :z], 0).astype(np.int32)
-
-
-def _nearest_where_missing(
-    labels: npt.NDArray[np.int32], cells: npt.NDArray[np.intp], world: DoubleArray, lattice: Lattice
-) -> npt.NDArray[np.int32]:
-    """Fill cells without a label from the nearest cell with one."""
-    missing = labels == 0
-    if not missing.any() or missing.all():
-        return labels
-    known = np.zeros(lattice.shape, bool)
-    known[tuple(cells[~missing].T)] = True
-    surface = known & ~ndimage.binary_erosion(known)
-    rim = surface[tuple(cells.T)] & ~missing
-    _, nearest = cKDTree(world[rim]).query(world[missing])
-    out = labels.copy()
-    out[missing] = labels[rim][nearest]
-    return out
-
-
-def zone_maps(volume: Volume, brain_mask: BoolArray, registration: Registration) -> ZoneMaps:
-    """Zones of mimics on the image grid (see `bids_cmb.anatomy.structures.ZONES`), and ``edge``."""
-    lattice = Lattice.over(volume, ZONE_MM)
-    cells = np.indices(lattice.shape, dtype=np.intp).reshape(3, -1).T
-    world = lattice.world(cells)
-    parts = np.array_split(world, max(1, len(world) // 200000))
-    mni = np.concatenate([registration(part) for part in parts]).astype(np.float32)
-    return ZoneMaps(lattice, mni, brain_mask, volume.zooms)
-
-
-def locate(
-    image: Volume,
-    brain_mask: BoolArray,
-    contrast: Contrast,
-    *,
-    t1w: Volume | None = None,
-    deformable: bool = True,
-) -> Anatomy:
-    """Find the regions of MARS and the zones of mimics in one scan.
+def locate(image: Volume, brain_mask: BoolArray, contrast: Contrast, *, t1w: Volume | None = None) -> Anatomy:  # noqa: ARG001
+    """Register a scan to MNI space and bring regions and zones onto its grid.
 
     Parameters
     ----------
     image
-        The prepared scan.
+        Prepared image.
     brain_mask
-        Its brain voxels, same shape.
+        Bool, same shape.
     contrast
-        What kind of scan; the registration itself assumes no contrast.
+        Decides how deep the edge zone is.
     t1w
-        A T1w image of the same session, to place regions better.
-    deformable
-        Whether a smooth deformation follows the affine registration.
+        The session's T1w image. It is not used yet: the scan itself is registered.
 
     Returns
     -------
     Anatomy
-        Region map, world to MNI, zones, figures and warnings. With hardly any brain in the mask, regions and zones
-        are empty and a warning says so.
+        Every brain voxel has a region; a poor registration carries a warning.
     """
-    volume_ml = float(np.count_nonzero(brain_mask)) * image.voxel_volume / 1000.0
-    if volume_ml < LEAST_BRAIN_ML:
-        warning = (
-            f"The brain mask holds only {volume_ml:.0f} ml of this {contrast} scan: no regions were assigned."
+    found = register(image, brain_mask, deformable=False)
+    warnings = []
+    overlap = found.quality.get("overlap", 1.0)
+    if overlap < LEAST_OVERLAP:
+        warnings.append(
+            f"The registration to MNI space is poor (overlap {overlap:.2f}): regions may be wrong; look at the page."
         )
-        return Anatomy(
-            np.zeros(image.data.shape, np.int32),
-            np.eye(4),
-            {},
-            {"similarity": 0.0, "overlap": 0.0},
-            (warning,),
+    if any(sign < 0 for sign in found.flip):
+        warnings.append(
+            "The header's axes seem to be reversed (front-back or up-down): check the orientation of this file."
         )
-    registration = register(image, brain_mask, t1w=t1w, deformable=deformable)
-    return Anatomy(
-        mars=region_map(image, brain_mask, registration),
-        world_to_mni=registration.world_to_mni,
-        zones=zone_maps(image, brain_mask, registration),
-        quality=registration.quality,
-        warnings=registration.warnings,
+    voxels = np.argwhere(brain_mask)
+    to_mni = found.world_to_mni @ image.affine
+    mni = (voxels.astype(np.float64) @ to_mni[:3, :3].T + to_mni[:3, 3]).astype(np.float32)
+    labels, affine = _everywhere()
+    mars: LabelArray = np.zeros(brain_mask.shape, np.int32)
+    mars[tuple(voxels.T)] = labels[_nearest(mni, affine, labels.shape)]
+    zones = _zones(voxels, mni, brain_mask.shape)
+    zones["edge"] = _edge(image, brain_mask, EDGE_MM[contrast])
+    return Anatomy(mars, found.world_to_mni, zones, found.quality, tuple(warnings))
+
+
+def _nearest(mni: FloatArray, affine: Affine, shape: tuple[int, ...]) -> tuple[npt.NDArray[np.intp], ...]:
+    """Indices of the atlas voxels nearest to MNI points (N, 3), clipped to the atlas."""
+    inverse = np.linalg.inv(affine)
+    index = np.rint(mni @ inverse[:3, :3].T + inverse[:3, 3]).astype(np.intp)
+    return tuple(np.clip(index[:, k], 0, shape[k] - 1) for k in range(3))
+
+
+def _zones(voxels: npt.NDArray[np.intp], mni: FloatArray, shape: tuple[int, ...]) -> dict[str, FloatArray]:
+    maps, affine = _atlas("zones")
+    where = _nearest(mni, affine, maps.shape[:3])
+    zones = {}
+    for number, name in enumerate(ZONES):
+        zone = np.zeros(shape, np.float32)
+        zone[tuple(voxels.T)] = maps[..., number][where] / np.float32(255)
+        zones[name] = zone
+    return zones
+
+
+def _edge(image: Volume, brain_mask: BoolArray, depth_mm: float) -> FloatArray:
+    """1 at the border of the brain mask, falling to 0 at a depth; the ends of a slab are no border."""
+    x, y, z = image.zooms
+    padded = np.pad(brain_mask, ((1, 1), (1, 1), (0, 0)))
+    depth = ndimage.distance_transform_edt(padded, sampling=(x, y, 1e3 * z))[1:-1, 1:-1]
+    edge: FloatArray = np.where(brain_mask, np.clip(1.0 - (depth - min(x, y)) / depth_mm, 0, 1), 0).astype(
+        np.float32
     )
+    return edge

@@ -1,58 +1,65 @@
-"""Which region of MARS a detection lies in: a vote of its own voxels and their neighbours."""
+"""Regions of candidates on the Microbleed Anatomical Rating Scale (Gregoire 2009)."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
-from bids_cmb.types import Anatomy, Candidate, Detection, Hemisphere, Point, Volume, mars_region
+from bids_cmb.types import Anatomy, Candidate, Detection, Volume, mars_region
 
-#: Voxels this far around a lesion still vote, less and less: the deposit is smaller than what shows, and atlas
-#: borders are no sharper than this, mm.
-NEIGHBOURHOOD_MM = 3.0
-#: Width of the vote: a voxel this far from the lesion's centre line counts exp(-1/2), mm.
-VOTE_SD_MM = 2.0
-#: A second region with at least this share of the winner's vote is named in a flag.
-BORDER_SHARE = 0.5
-
-IndexArray = npt.NDArray[np.intp]
+#: Voxels this far from the lesion's own still vote, with less weight, mm.
+_REACH = 3.0
+#: A runner-up with at least this share of the vote makes a border.
+_BORDER_SHARE = 0.35
 
 
-def to_mni(position: Point, anatomy: Anatomy) -> Point:
-    """World position to MNI, mm."""
-    x, y, z = (
-        float(v) for v in anatomy.world_to_mni[:3, :3] @ np.asarray(position) + anatomy.world_to_mni[:3, 3]
-    )
-    return (x, y, z)
+def assign_regions(detection: Detection, anatomy: Anatomy, image: Volume) -> Detection:
+    """Give every candidate its region, category, side and MNI position.
 
-
-def region_votes(
-    labels: npt.NDArray[np.int32], lesion: npt.NDArray[np.bool_], zooms: tuple[float, float, float]
-) -> dict[int, float]:
-    """Votes of the voxels in and around a lesion for the regions they lie in.
+    The lesion's own voxels vote with weight 1, those around it with a weight that falls with their distance; a
+    second region with a large share of the vote is kept as the flag ``border:<code>``.
 
     Parameters
     ----------
-    labels
-        Region labels of a box around the lesion, 0 outside the brain.
-    lesion
-        The lesion's voxels in the same box.
-    zooms
-        Voxel edges, mm.
-
-    Returns
-    -------
-    dict
-        Weight by label, largest first; weights fall with the distance from the lesion and add up to one.
+    detection
+        Candidates and their label map.
+    anatomy
+        Regions on the same grid.
+    image
+        Gives the voxel size.
     """
-    distance = ndimage.distance_transform_edt(~lesion, sampling=zooms)
-    weight = np.exp(-0.5 * (distance / VOTE_SD_MM) ** 2) * (labels > 0) * (distance <= NEIGHBOURHOOD_MM)
-    total = float(weight.sum())
-    if total <= 0:
-        return {}
-    votes = np.bincount(labels.ravel(), weights=weight.ravel())
-    order = sorted(np.nonzero(votes)[0], key=lambda label: (-votes[label], label))
-    return {int(label): float(votes[label]) / total for label in order}
+    boxes = ndimage.find_objects(detection.labels)
+    located = tuple(_located(c, detection, anatomy, image, boxes[c.index - 1]) for c in detection.candidates)
+    return Detection(located, detection.labels)
+
+
+def _located(
+    candidate: Candidate, detection: Detection, anatomy: Anatomy, image: Volume, box: tuple[slice, ...]
+) -> Candidate:
+    zooms = image.zooms
+    wide = tuple(
+        slice(max(0, s.start - round(_REACH / d) - 1), s.stop + round(_REACH / d) + 1)
+        for s, d in zip(box, zooms, strict=True)
+    )
+    own = detection.labels[wide] == candidate.index
+    distance = ndimage.distance_transform_edt(~own, sampling=zooms)
+    labels = anatomy.mars[wide]
+    votes: Counter[int] = Counter()
+    for label in np.unique(labels[(labels > 0) & (distance <= _REACH)]):
+        near = distance[(labels == label) & (distance <= _REACH)]
+        votes[int(label)] = float(np.exp(-near).sum())  # type: ignore[assignment] # weights, not counts
+    x, y, z = anatomy.world_to_mni[:3, :3] @ np.array(candidate.position) + anatomy.world_to_mni[:3, 3]
+    mni = (float(x), float(y), float(z))
+    if not votes:
+        return replace(candidate, mni=mni)
+    (best, _), *others = votes.most_common(2)
+    code, category, side = mars_region(best)
+    flags = candidate.flags
+    if others:
+        second = mars_region(others[0][0])[0]
+        if second != code and others[0][1] >= _BORDER_SHARE * sum(votes.values()):
+            flags = (*flags, f"border:{second}")
+    return replace(candidate, mars_region=code, mars_category=category, hemisphere=side, mni=mni, flags=flags)
