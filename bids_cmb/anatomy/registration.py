@@ -25,11 +25,12 @@ COARSE_MM, FINE_MM = 6.0, 3.0
 COARSE_POINTS, FINE_POINTS = 3500, 22000
 #: A brain less tall than this is a slab whose height in the head is unknown, mm.
 SLAB_MM = 105.0
-#: A reversed axis is believed when it explains this much more of the intensities.
-FLIP_MARGIN = 0.04
+#: A reversed axis is believed when it costs this much less and explains this much more of the intensities.
+FLIP_GAIN = 60.0
+FLIP_SIMILARITY = 0.02
 #: Bounds below which a fit is not believed; ``docs/mars_atlas.md`` says how they were learnt.
-LEAST_SIMILARITY = 0.08
-LEAST_OVERLAP = 0.85
+LEAST_SIMILARITY = 0.05
+LEAST_OVERLAP = 0.88
 #: A deformation that folds space more than this, or moves further, is not believed (smallest Jacobian, mm).
 LEAST_JACOBIAN = 0.15
 LARGEST_SHIFT_MM = 25.0
@@ -124,7 +125,7 @@ def search(sample: Sample, template: Template) -> Fit:
     Returns
     -------
     Fit
-        The best fit; a reversed axis only if it explains clearly more (`FLIP_MARGIN`).
+        The best fit; a reversed axis only if it explains clearly more (`FLIP_GAIN`).
     """
     by_flip: dict[tuple[int, int, int], list[Fit]] = {}
     for pose in starts(sample, template):
@@ -138,7 +139,8 @@ def search(sample: Sample, template: Template) -> Fit:
         best.append(refine(sample, template, first.pose, iterations=12))
     header = best[0]
     winner = min(best, key=lambda fit: fit.cost)
-    return winner if winner.similarity > header.similarity + FLIP_MARGIN else header
+    cheaper = winner.cost < header.cost - FLIP_GAIN
+    return winner if cheaper and winner.similarity > header.similarity + FLIP_SIMILARITY else header
 
 
 def tissue_shares(sample: Sample, template: Template, registration: Registration) -> np.ndarray:
