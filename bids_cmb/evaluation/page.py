@@ -1,0 +1,104 @@
+"""One self-contained HTML page of an evaluation: no scripts, no requests, every text from outside escaped."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from bids_cmb import __version__
+from bids_cmb.evaluation import charts
+from bids_cmb.evaluation.agreement import COUNT_CLASSES
+from bids_cmb.evaluation.bootstrap import Figure
+from bids_cmb.evaluation.detection import ONE_TO_ONE, TOUCH, VALDO
+from bids_cmb.evaluation.evaluate import Part
+from bids_cmb.report.page import format_number, read_asset, write_page
+
+
+def environment() -> Environment:
+    """Return the template environment of the pages of evaluation and training."""
+    made = Environment(
+        loader=PackageLoader("bids_cmb.evaluation"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters["number"] = format_number
+    made.filters["figure"] = show
+    made.globals["version"] = __version__
+    made.globals["styles"] = Markup(read_asset("base.css"))  # noqa: S704 - our own file
+    return made
+
+
+def show(figure: Figure) -> str:
+    """Write a figure with its interval: ``0.95 (0.91 to 0.98)``."""
+    digits = 2 if abs(figure.value) < 100 else 0
+    value = format_number(figure.value, digits)
+    if not math.isfinite(figure.low):
+        return value
+    return f"{value} ({format_number(figure.low, digits)} to {format_number(figure.high, digits)})"
+
+
+def write_evaluation_page(
+    parts: Sequence[Part], path: Path, *, title: str, facts: Mapping[str, str], notes: Sequence[str] = ()
+) -> Path:
+    """Write the page.
+
+    Parameters
+    ----------
+    parts
+        From `bids_cmb.evaluation.evaluate.evaluate`.
+    path
+        The file.
+    title
+        What was evaluated; says *simulated* where the scans are.
+    facts
+        What goes on top: data, model, command.
+    notes
+        Sentences that a reader must know, e.g. scans that were left out.
+    """
+    text = environment().get_template("evaluation.html.jinja").render(
+        title=title,
+        facts=facts,
+        notes=list(notes),
+        parts=[_view(part) for part in parts],
+        class_names=[name for name, _, _ in COUNT_CLASSES],
+        left=charts.LEFT,
+        top=charts.TOP,
+        width=charts.WIDTH,
+        height=charts.HEIGHT,
+        view=charts.VIEW,
+    ) + "\n"  # fmt: skip
+    write_page(path, text)
+    return path
+
+
+def _view(part: Part) -> dict[str, object]:
+    by_group: dict[str, list[Figure]] = {}
+    for figure in part.figures:
+        by_group.setdefault(figure.group, []).append(figure)
+    conventions = [(name, by_group.pop(name)) for name in (ONE_TO_ONE, VALDO, TOUCH)]
+    per_subject = [f for f in conventions[0][1] if f.unit == "subjects"]
+    pooled = [(name, [f for f in figures if f.unit != "subjects"]) for name, figures in conventions]
+    known = ("FROC", "count agreement", "case level", "calibration", "outlines")
+    groups = {name: by_group.pop(name, []) for name in known}
+    return {
+        "name": part.name,
+        "scans": len(part.matches),
+        "subjects": part.subjects,
+        "lesions": sum(len(m.counted) for m in part.matches),
+        "ignored": sum(len(m.pair.references) - len(m.counted) for m in part.matches),
+        "conventions": pooled,
+        "headings": [f.name for f in pooled[0][1]],
+        "per_subject": per_subject,
+        "groups": groups,
+        "strata": list(by_group.items()),
+        "charts": [charts.froc_chart(part), charts.reliability_chart(part), charts.agreement_chart(part)],
+        "bins": [b for b in part.reliability.bins if b.count],
+        "classes": part.classes.astype(int).tolist(),
+        "causes": part.causes,
+    }

@@ -1,0 +1,107 @@
+"""Is a probability of 0.7 right seven times in ten? Reliability curve, Brier score, expected calibration error.
+
+Every candidate with a probability counts, accepted or not, but for the ignored ones; it is right if it adds a
+found lesion (one to one). Sources: Brier, Mon Weather Rev 1950;78:1-3; expected calibration error with equal bins,
+Naeini et al., AAAI 2015.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from bids_cmb.evaluation.bootstrap import Figure, FloatMatrix, Resamples, divide, interval, ratio, wilson
+from bids_cmb.evaluation.matching import ScanMatch
+
+BINS = 10
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """Candidates whose probabilities lie in one tenth: how many, mean probability, share that is right with interval."""
+
+    low: float
+    high: float
+    count: int
+    mean: float
+    share: float
+    share_low: float
+    share_high: float
+
+
+@dataclass(frozen=True, eq=False)
+class Reliability:
+    """The curve and its summaries."""
+
+    bins: tuple[ReliabilityBin, ...]
+    figures: tuple[Figure, ...]
+
+
+def judged(
+    matches: Sequence[ScanMatch],
+) -> tuple[FloatMatrix, npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+    """Return probability, whether it is right, and scan number of every candidate that is not ignored."""
+    rows = [
+        (prediction.score, bool(match.ranked_hit[index]), number)
+        for number, match in enumerate(matches)
+        for index, prediction in enumerate(match.pair.predictions)
+        if index not in match.ignored
+    ]
+    return (
+        np.array([row[0] for row in rows], dtype=np.float64),
+        np.array([row[1] for row in rows], dtype=np.bool_),
+        np.array([row[2] for row in rows], dtype=np.int64),
+    )
+
+
+def reliability(matches: Sequence[ScanMatch], resamples: Resamples) -> Reliability:
+    """Compare probabilities with what came true.
+
+    Parameters
+    ----------
+    matches
+        One per scan; scores must be probabilities.
+    resamples
+        Draws of subjects, made for the same scans.
+    """
+    probability, right, scan = judged(matches)
+    place = np.minimum((probability * BINS).astype(np.int64), BINS - 1)
+    bins = []
+    for number in range(BINS):
+        mine = place == number
+        count, hits = int(mine.sum()), float(right[mine].sum())
+        mean = float(probability[mine].mean()) if count else math.nan
+        low, high = wilson(hits, count)
+        share = hits / count if count else math.nan
+        bins.append(ReliabilityBin(number / BINS, (number + 1) / BINS, count, mean, share, low, high))
+    scans = len(matches)
+    error, ones = np.zeros(scans), np.zeros(scans)
+    np.add.at(error, scan, (probability - right) ** 2)
+    np.add.at(ones, scan, 1.0)
+    brier = ratio("calibration", "Brier score", error, ones, resamples, unit="predictions", proportion=False)
+    excess = np.zeros((scans, BINS))
+    np.add.at(excess, (scan, place), probability - right)
+    value = float(_calibration_error(excess.sum(axis=0)[None], ones.sum()[None])[0])
+    totals = resamples.totals(np.concatenate([excess, ones[:, None]], axis=1))
+    drawn = _calibration_error(totals[:, :BINS], totals[:, BINS])
+    low, high = interval(drawn) if resamples.subjects > 1 else (math.nan, math.nan)
+    ece = Figure(
+        "calibration",
+        "expected calibration error",
+        value,
+        low,
+        high,
+        len(probability),
+        "predictions",
+        "bootstrap" if low == low else "none",
+    )
+    return Reliability(tuple(bins), (brier, ece))
+
+
+def _calibration_error(excess: FloatMatrix, count: FloatMatrix) -> FloatMatrix:
+    """Mean over candidates of |mean probability - share right| of their bin; `excess` (replicates, bins) is summed."""
+    return divide(np.abs(excess).sum(axis=1), count)
