@@ -79,9 +79,10 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--out", type=Path, required=True, help="model folder to write")
     train.add_argument("--name", default="bids-cmb-1", help="name of the model")
     train.add_argument("--seed", type=int, default=1)
-    train.add_argument("--stage1-steps", type=int, default=800)
-    train.add_argument("--teacher-steps", type=int, default=400)
-    train.add_argument("--student-steps", type=int, default=600)
+    train.add_argument("--stage1-steps", type=int, default=3000)
+    train.add_argument("--teacher-steps", type=int, default=500)
+    train.add_argument("--student-steps", type=int, default=1000)
+    train.add_argument("--processes", type=int, default=2, help="scans prepared at once")
     train.add_argument("--no-distillation", action="store_true", help="train the student from labels alone")
     train.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     train.set_defaults(run=_train)
@@ -145,10 +146,14 @@ def _simulate(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from bids_cmb.training.recipe import Recipe, prepare_corpus, train_model
+    from bids_cmb.training.prepared import prepare_corpus
+    from bids_cmb.training.recipe import Recipe, train_model
     from bids_cmb.training.simulate.corpus import load_scan
 
-    training, validation = prepare_corpus(arguments.training), prepare_corpus(arguments.validation)
+    training, validation = (
+        prepare_corpus(folder, processes=arguments.processes, report=_prepared)
+        for folder in (arguments.training, arguments.validation)
+    )
     if not training or not validation:
         raise UsageError(
             f"Both folders need simulated scans (found {len(training)} and {len(validation)}); make them with `bids-cmb-train simulate`."
@@ -181,6 +186,11 @@ def _train(arguments: argparse.Namespace) -> int:
     )
     _log.info("wrote %s", manifest)
     return 0
+
+
+def _prepared(done: int, of: int) -> None:
+    if done % 20 == 0 or done == of:
+        _log.info("prepared %d of %d scans", done, of)
 
 
 def _test(arguments: argparse.Namespace) -> int:

@@ -16,8 +16,7 @@ from bids_cmb import __version__
 from bids_cmb.detector.networks import CandidateNet, Student
 from bids_cmb.detector.weights import save_model
 from bids_cmb.training.calibrate import choose_threshold, fit_calibration
-from bids_cmb.training.samples import TrainingScan, targets_of, training_scan
-from bids_cmb.training.simulate.corpus import load_scan
+from bids_cmb.training.samples import TrainingScan
 from bids_cmb.training.stage1 import train_candidates
 from bids_cmb.training.stage2 import ScanCandidates, collect_candidates, judge, train_student, train_teacher
 from bids_cmb.types import CONTRASTS
@@ -31,34 +30,12 @@ class Recipe:
 
     name: str
     seed: int = 1
-    stage1_steps: int = 800
-    teacher_steps: int = 400
-    student_steps: int = 600
+    stage1_steps: int = 3000
+    teacher_steps: int = 500
+    student_steps: int = 1000
     candidate_threshold: float = 0.06
     distil: bool = True
     device: str = "cpu"
-
-
-def prepare_corpus(folder: Path) -> list[TrainingScan]:
-    """Bring every simulated scan of a folder onto the working grid."""
-    scans = []
-    for path in sorted(folder.glob("*.npz")):
-        scan = load_scan(path)
-        visible = np.zeros(256, np.uint8)
-        visible[[x.index for x in scan.lesions if x.visible]] = 1
-        scans.append(
-            training_scan(
-                path.stem,
-                scan.protocol.contrast,
-                scan.image,
-                scan.affine,
-                scan.brain_mask,
-                targets_of(scan),
-                visible[scan.lesion_labels],
-                seed=scan.seed,
-            )
-        )
-    return scans
 
 
 def train_model(
@@ -113,12 +90,25 @@ def train_model(
         _progress(name, 0)(step, loss)
 
     teacher = (
-        train_teacher(sets, steps=recipe.teacher_steps, seed=recipe.seed, device=recipe.device, report=report)
+        train_teacher(
+            sets,
+            steps=recipe.teacher_steps,
+            seed=recipe.seed,
+            device=recipe.device,
+            checkpoint=folder / "teacher.ckpt",
+            report=report,
+        )
         if recipe.distil
         else None
     )
     student = train_student(
-        sets, teacher, steps=recipe.student_steps, seed=recipe.seed, device=recipe.device, report=report
+        sets,
+        teacher,
+        steps=recipe.student_steps,
+        seed=recipe.seed,
+        device=recipe.device,
+        checkpoint=folder / "student.ckpt",
+        report=report,
     ).cpu()
     return finish_model(
         recipe,

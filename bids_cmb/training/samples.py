@@ -110,9 +110,11 @@ def training_scan(
     diameters = np.array([t.diameter for t in targets], np.float32)
     counts = np.array([t.counts for t in targets], bool)
     size = np.array(channels.shape[1:])
-    inside: npt.NDArray[np.bool_] = np.all((voxels >= 0) & (voxels <= size - 1), axis=1)
     heat = np.zeros(tuple(size), np.float32)
     weight = grid.to_working(torch.from_numpy(brain_mask.astype(np.float32))).numpy() > 0.2
+    inside: npt.NDArray[np.bool_] = np.all((voxels >= 0) & (voxels <= size - 1), axis=1)
+    # A lesion that the brain mask cut away cannot be learnt.
+    inside &= weight[tuple(np.clip(np.round(voxels).astype(int), 0, size - 1).T)]
     spacing = np.array(grid.spacing)
     for centre, diameter, real, here in zip(voxels, diameters, counts, inside, strict=True):
         if here:

@@ -16,18 +16,26 @@ from bids_cmb.training.samples import PatchSampler, TrainingScan
 
 
 class Average:
-    """Exponential moving average of a network's weights: steadier than the last step."""
+    """Exponential moving average of a network's weights: steadier than the last step.
+
+    Attributes
+    ----------
+    network
+        With the averaged weights.
+    steps
+        Steps taken in; the first ones count for more.
+    """
 
     def __init__(self, network: nn.Module, decay: float = 0.995) -> None:
         self.network = copy.deepcopy(network)
         self._decay = decay
-        self._steps = 0
+        self.steps = 0
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
         """Take in the weights after a step."""
-        self._steps += 1
-        decay = min(self._decay, self._steps / (self._steps + 10))
+        self.steps += 1
+        decay = min(self._decay, self.steps / (self.steps + 10))
         for mine, theirs in zip(
             self.network.state_dict().values(), network.state_dict().values(), strict=True
         ):
@@ -80,7 +88,7 @@ def train_candidates(
         checkpoint,
         {"network": network, "average": average.network, "optimiser": optimiser, "schedule": schedule},
     )
-    first = store.resume()
+    first = average.steps = store.resume()
     sampler = PatchSampler(scans, seed + 7919 * first)
     running = 0.0
     network.train()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,13 +14,14 @@ from bids_cmb.detector.candidates import find_peaks, heat_map
 from bids_cmb.detector.discriminate import CUBE_IN_PLANE, CUBE_SLICES, cut_cubes, discriminate
 from bids_cmb.detector.networks import CandidateNet, Student, Teacher
 from bids_cmb.detector.pipeline import stage2_cubes
+from bids_cmb.training.checkpoints import Checkpoint
 from bids_cmb.training.losses import distillation_loss, segmentation_loss
 from bids_cmb.training.samples import TrainingScan
 from bids_cmb.training.stage1 import Average
 
 Report = Callable[[str, int, float], None]
 #: Candidates kept per scan for training, highest first: more would only repeat easy ones.
-_MOST = 80
+_MOST = 120
 
 
 @dataclass(frozen=True)
@@ -64,12 +66,13 @@ def collect_candidates(
     threshold
         Least peak height.
     add_missed
-        Also return missed lesions as positives, for training.
+        For training: keep the highest `_MOST` candidates and return missed lesions as positives too.
     """
     channels = scan.channels.float()
     heat = heat_map(network, channels)
     peaks, heights = find_peaks(heat, scan.spacing, threshold)
-    peaks, heights = peaks[:_MOST], heights[:_MOST]
+    if add_missed:
+        peaks, heights = peaks[:_MOST], heights[:_MOST]
     labels, found = _match(peaks.numpy(), scan)
     missing = torch.from_numpy(scan.lesions[~found]).round().long()
     missed = len(missing)
@@ -161,23 +164,33 @@ def train_teacher(
     batch: int = 32,
     rate: float = 2e-3,
     device: str = "cpu",
+    checkpoint: Path | None = None,
     report: Report = lambda _name, _step, _loss: None,
 ) -> Teacher:
     """Train the teacher to classify candidates and to segment their microbleeds."""
     torch.manual_seed(seed)
     network = Teacher().to(device)
+    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload] # a third less time on a CPU
     average = Average(network)
     optimiser, schedule = _cycle(network, steps, rate)
-    sampler = _CubeSampler(sets, seed)
+    store = Checkpoint(
+        checkpoint,
+        {"network": network, "average": average.network, "optimiser": optimiser, "schedule": schedule},
+    )
+    first = average.steps = store.resume()
+    sampler = _CubeSampler(sets, seed + 7919 * first)
     network.train()
-    for step in range(steps):
+    for step in range(first, steps):
         cubes, segmentation, labels = (x.to(device) for x in sampler.batch(batch))
+        cubes = cubes.contiguous(memory_format=torch.channels_last_3d)
         logits, voxels = network(cubes)
         loss = nn.functional.binary_cross_entropy_with_logits(logits, labels) + segmentation_loss(
             voxels, segmentation
         )
         _step(network, loss, optimiser, schedule, average)
         report("teacher", step + 1, float(loss.detach()))
+        if (step + 1) % 100 == 0:
+            store.save(step + 1)
     return average.network.eval()  # type: ignore[return-value]
 
 
@@ -190,17 +203,25 @@ def train_student(
     batch: int = 32,
     rate: float = 2e-3,
     device: str = "cpu",
+    checkpoint: Path | None = None,
     report: Report = lambda _name, _step, _loss: None,
 ) -> Student:
     """Train the student from the labels and, if there is one, from a teacher that no longer changes."""
     torch.manual_seed(seed + 1)
     network = Student().to(device)
+    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     average = Average(network)
     optimiser, schedule = _cycle(network, steps, rate)
-    sampler = _CubeSampler(sets, seed + 1)
+    store = Checkpoint(
+        checkpoint,
+        {"network": network, "average": average.network, "optimiser": optimiser, "schedule": schedule},
+    )
+    first = average.steps = store.resume()
+    sampler = _CubeSampler(sets, seed + 1 + 7919 * first)
     network.train()
-    for step in range(steps):
+    for step in range(first, steps):
         cubes, _, labels = (x.to(device) for x in sampler.batch(batch))
+        cubes = cubes.contiguous(memory_format=torch.channels_last_3d)
         logits = network(cubes)
         if teacher is None:
             loss = nn.functional.binary_cross_entropy_with_logits(logits, labels)
@@ -210,6 +231,8 @@ def train_student(
             loss = distillation_loss(logits, told, labels)
         _step(network, loss, optimiser, schedule, average)
         report("student", step + 1, float(loss.detach()))
+        if (step + 1) % 100 == 0:
+            store.save(step + 1)
     return average.network.eval()  # type: ignore[return-value]
 
 

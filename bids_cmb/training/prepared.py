@@ -1,0 +1,132 @@
+"""Simulated scans as the networks are shown them: prepared by the main job's own code, and kept beside the scans."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bids_cmb.errors import InputError
+from bids_cmb.imaging.prepare import prepare
+from bids_cmb.training.samples import TrainingScan, targets_of, training_scan
+from bids_cmb.training.simulate.corpus import load_scan
+from bids_cmb.training.simulate.scan import SimulatedScan
+from bids_cmb.types import BoolArray, Prepared, Volume
+
+#: A brain mask that misses the truth by more than this (Dice) is a failure to mend, not one to learn from.
+_LEAST_DICE = 0.85
+#: Share of scans that keep the true mask, as with users who bring their own.
+_TRUE_MASKS = 0.25
+#: Part of the name of kept files: a change of the preparation makes new ones.
+_VERSION = 2
+
+
+def prepare_corpus(
+    folder: Path, *, processes: int = 1, report: Callable[[int, int], None] = lambda _done, _all: None
+) -> list[TrainingScan]:
+    """Bring every simulated scan of a folder onto the working grid, through the main job's preparation.
+
+    Parameters
+    ----------
+    folder
+        Of `bids_cmb.training.simulate.corpus.save_scan`; prepared scans are kept in its subfolder ``prepared``.
+    processes
+        Scans at once.
+    report
+        Called with the number done and the number of all.
+
+    Returns
+    -------
+    list of TrainingScan
+        In order of file names.
+    """
+    paths = sorted(folder.glob("*.npz"))
+    (folder / "prepared").mkdir(exist_ok=True)
+    scans = []
+    if processes == 1:
+        for path in paths:
+            scans.append(_load(_prepared(path)))
+            report(len(scans), len(paths))
+        return scans
+    with multiprocessing.get_context("spawn").Pool(processes, partial(torch.set_num_threads, 1)) as pool:
+        for kept in pool.imap(_prepared, paths):
+            scans.append(_load(kept))
+            report(len(scans), len(paths))
+    return scans
+
+
+def prepared_scan(scan: SimulatedScan, name: str) -> TrainingScan:
+    """Prepare one simulated scan; a quarter keep the true brain mask, the others get the one that is found.
+
+    Raises
+    ------
+    InputError
+        If the preparation refuses the scan.
+    """
+    contrast = scan.protocol.contrast
+    volume = Volume(scan.image, scan.affine)
+    given = scan.brain_mask if np.random.default_rng(scan.seed).random() < _TRUE_MASKS else None
+    ready: Prepared = prepare(volume, contrast, brain_mask=given)
+    if given is None and _dice(ready.brain_mask, scan.brain_mask) < _LEAST_DICE:
+        ready = prepare(volume, contrast, brain_mask=scan.brain_mask)
+    visible = np.zeros(256, np.uint8)
+    visible[[x.index for x in scan.lesions if x.visible]] = 1
+    return training_scan(
+        name,
+        contrast,
+        ready.image.data,
+        scan.affine,
+        ready.brain_mask,
+        targets_of(scan),
+        visible[scan.lesion_labels],
+        seed=scan.seed,
+    )
+
+
+def _dice(one: BoolArray, other: BoolArray) -> float:
+    return float(2 * (one & other).sum() / max(1, one.sum() + other.sum()))
+
+
+def _prepared(path: Path) -> Path:
+    """Prepare a scan unless that is done, whole or not at all."""
+    kept = path.parent / "prepared" / f"{path.stem}.v{_VERSION}.npz"
+    if kept.exists():
+        return kept
+    scan = load_scan(path)
+    try:
+        ready = prepared_scan(scan, path.stem)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    arrays = {
+        f.name: x.numpy() if isinstance(x := getattr(ready, f.name), torch.Tensor) else np.asarray(x)
+        for f in fields(ready)
+    }
+    partial_file = kept.with_name(f".{path.stem}.{os.getpid()}.npz")
+    np.savez(partial_file, **arrays)  # type: ignore[arg-type]
+    partial_file.replace(kept)
+    return kept
+
+
+def _load(path: Path) -> TrainingScan:
+    with np.load(path, allow_pickle=False) as store:
+        x, y, z = (float(v) for v in store["spacing"])
+        return TrainingScan(
+            name=str(store["name"]),
+            contrast=str(store["contrast"]),  # type: ignore[arg-type]
+            spacing=(x, y, z),
+            channels=torch.from_numpy(store["channels"]),
+            heat=torch.from_numpy(store["heat"]),
+            segmentation=torch.from_numpy(store["segmentation"]),
+            weight=torch.from_numpy(store["weight"]),
+            lesions=store["lesions"],
+            ignored=store["ignored"],
+            diameters=store["diameters"],
+            lookalikes=store["lookalikes"],
+            brain=store["brain"],
+        )
