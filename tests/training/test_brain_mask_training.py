@@ -208,7 +208,7 @@ def test_intensity_groups_and_borrowed_outer_tissue():
     noise = np.random.default_rng(0).normal(0, 1, head.labels.shape)
     image = np.where(head.labels > 0, levels[head.labels] + noise, 0).astype(np.float32)
     brain = (head.labels > 0) & (head.labels < FIRST_OUTER_LABEL)
-    labels = anatomies._labels_from_intensity(image, brain)
+    labels = anatomies.labels_from_intensity(image, brain)
     assert ((labels > 0) & (labels < FIRST_OUTER_LABEL)).sum() == brain.sum()
     assert labels[31, 31, 31] == 1
     assert (labels[(head.labels == GAP_LABEL)] == GAP_LABEL).mean() > 0.3

@@ -94,18 +94,18 @@ def build(gif: Path, t1w: Sequence[Path]) -> list[Head]:
     list of Head
         The T1-weighted heads, then the template and the parcellation, each with the outer head of each.
     """
-    template, template_mask = _template()
+    template, template_mask, _ = template_brain()
     heads: list[Head] = []
     outers: list[tuple[str, ByteArray, Chain]] = []
     for path in t1w:
         name = path.name.split("_")[0]
-        image = _t1w_head(path)
-        mask, to_template = _segment_t1w(image, template, template_mask)
-        labels = _labels_from_intensity(image, mask)
+        image = read_t1w(path)
+        mask, to_template, _ = segment_t1w(image, template, template_mask)
+        labels = labels_from_intensity(image, mask)
         heads.append(Head(name, (name,), labels))
         outers.append((name, labels, to_template))
     gif_labels = _gif_labels(gif)
-    mni_labels = _labels_from_intensity(
+    mni_labels = labels_from_intensity(
         template, _closed(template > 0.45 * _white_level(template)), outer=False
     )
     to_gif = _register(_pseudo_t1w(gif_labels), template)[0]
@@ -154,16 +154,17 @@ def _canonical(path: Path) -> tuple[FloatArray, Affine]:
     return np.asarray(image.dataobj, dtype=np.float32), np.asarray(image.affine, dtype=np.float64)
 
 
-def _template() -> tuple[FloatArray, BoolArray]:
-    """Return nilearn's MNI152 T1 template at 1 mm and its brain mask."""
+def template_brain() -> tuple[FloatArray, BoolArray, Affine]:
+    """Return nilearn's MNI152 T1 template at 1 mm, its brain mask and its affine."""
     from nilearn.datasets import load_mni152_brain_mask, load_mni152_template
 
-    image = np.asarray(load_mni152_template(resolution=1).dataobj, dtype=np.float32)
+    template = load_mni152_template(resolution=1)
+    image = np.asarray(template.dataobj, dtype=np.float32)
     mask = np.asarray(load_mni152_brain_mask(resolution=1).dataobj) > 0
-    return image * mask, mask
+    return image * mask, mask, np.asarray(template.affine, np.float64)
 
 
-def _t1w_head(path: Path) -> FloatArray:
+def read_t1w(path: Path) -> FloatArray:
     """Return a head of 1 mm voxels without the shoulders, bias-corrected."""
     data, affine = _canonical(path)
     zooms = np.linalg.norm(affine[:3, :3], axis=0)
@@ -202,10 +203,10 @@ def _gif_labels(path: Path) -> ByteArray:
 # --- brain masks of T1-weighted heads ----------------------------------------------------------------------
 
 
-def _segment_t1w(
+def segment_t1w(
     image: FloatArray, template: FloatArray, template_mask: BoolArray
-) -> tuple[BoolArray, Chain]:
-    """Find the brain of a T1-weighted head and the transforms that bring its voxels onto the template.
+) -> tuple[BoolArray, Chain, Chain]:
+    """Find the brain of a T1-weighted head, the chain head -> template and the chain template -> head.
 
     Brain-like intensities are eroded until scalp and brain part, the template is registered to what is left,
     and the eroded brain is grown back inside the template's own outline.
@@ -215,14 +216,14 @@ def _segment_t1w(
     seed = _largest(_eroded(like, PARTING_MM))
     rough = _closed(_dilated(seed, PARTING_MM + 1) & like)
     transforms, inverse = _register(np.where(_dilated(rough, 4), image, 0).astype(np.float32), template)
-    outline = _warp(template_mask.astype(np.float32), image.shape, transforms) > 0.5
+    outline = warp(template_mask.astype(np.float32), image.shape, transforms) > 0.5
     inside = _dilated(outline, 3.0)
     near = _dilated(_largest(seed & inside), PARTING_MM + 1) & like & inside
     # Thin gyri lie further from the seed; the template's outline keeps the growth off the scalp.
     tight = like & _dilated(outline, 1.0)
     grown = ndimage.binary_dilation(near, mask=tight | near, iterations=8)
     mask = _closed(_largest(_opened(grown, 1.0)))
-    return mask, inverse
+    return mask, inverse, transforms
 
 
 def _register(fixed: FloatArray, template: FloatArray) -> tuple[Chain, Chain]:
@@ -244,7 +245,7 @@ def _register(fixed: FloatArray, template: FloatArray) -> tuple[Chain, Chain]:
     return ((warp, False), (matrix, False)), ((matrix, True), (inverse_warp, False))
 
 
-def _warp(
+def warp(
     moving: npt.NDArray[Any], shape: tuple[int, ...], chain: Chain, *, interpolator: str = "linear"
 ) -> FloatArray:
     """Resample an array of 1 mm voxels through a chain of transforms."""
@@ -262,7 +263,7 @@ def _warp(
 # --- labels ------------------------------------------------------------------------------------------------
 
 
-def _labels_from_intensity(image: FloatArray, mask: BoolArray, *, outer: bool = True) -> ByteArray:
+def labels_from_intensity(image: FloatArray, mask: BoolArray, *, outer: bool = True) -> ByteArray:
     """Group the voxels inside and outside a brain mask by intensity.
 
     The brain falls into five groups (values 1..5, dark to bright: cerebrospinal fluid first), the rest of the
@@ -296,7 +297,7 @@ def _pseudo_t1w(labels: ByteArray) -> FloatArray:
 
 def _warp_labels(labels: ByteArray, like: npt.NDArray[Any], chain: Chain) -> ByteArray:
     """Bring labels onto another head's grid."""
-    return _warp(labels, like.shape, chain, interpolator="nearestNeighbor").astype(np.uint8)
+    return warp(labels, like.shape, chain, interpolator="nearestNeighbor").astype(np.uint8)
 
 
 def _with_outer(brain: ByteArray, borrowed: ByteArray) -> ByteArray:

@@ -65,7 +65,7 @@ def template_head(aparc: npt.NDArray[np.integer], affine: Affine) -> Head:
     out[brain & (out == Tissue.CSF) & ndimage.binary_dilation(labels == Tissue.VENTRICLE, iterations=2)] = (
         Tissue.VENTRICLE
     )
-    return _cropped("MNI152 2009a symmetric template", out, affine)
+    return cropped_head("MNI152 2009a symmetric template", out, affine)
 
 
 def parcellated_head(path: Path, scheme: str) -> Head:
@@ -88,10 +88,11 @@ def parcellated_head(path: Path, scheme: str) -> Head:
     image = nib.as_closest_canonical(nib.load(path))
     numbers = np.asarray(image.dataobj).astype(np.int32)
     table, cortex = (GIF, 96) if scheme == "gif" else (FREESURFER, 1000)
-    return _cropped(path.name.split(".")[0], relabel(numbers, table, cortex), np.asarray(image.affine))
+    return cropped_head(path.name.split(".")[0], relabel(numbers, table, cortex), np.asarray(image.affine))
 
 
-def _cropped(name: str, labels: LabelMap, affine: Affine) -> Head:
+def cropped_head(name: str, labels: LabelMap, affine: Affine) -> Head:
+    """Complete a tissue map (`complete_head`) and cut away the air around it."""
     full, world_to_mni = complete_head(labels, affine)
     occupied = np.argwhere(full > 0)
     low, high = occupied.min(0), occupied.max(0) + 1
