@@ -8,7 +8,7 @@ affines map voxel indices to RAS+ world coordinates in millimetres; lengths are 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -250,6 +250,10 @@ class Detection:
         return tuple(c for c in self.candidates if c.accepted)
 
 
+#: A zone of mimics: its strength 0..1 (n,) at image voxels (n, 3). A map per zone would take a gigabyte on large scans.
+Zone = Callable[[npt.NDArray[np.intp]], FloatArray]
+
+
 @dataclass(frozen=True)
 class Anatomy:
     """Where things are in one scan.
@@ -261,8 +265,8 @@ class Anatomy:
     world_to_mni
         4x4 affine from the image's RAS+ world to MNI152 RAS+ world, mm.
     zones
-        Soft maps in 0..1 on the image grid by name (``ventricle``, ``edge``, ``sinus``, ``pallidum``, ``pineal``,
-        ``choroid_plexus``, ``falx``...): how strongly a place suggests a mimic.
+        By name (``ventricle``, ``edge``, ``sinus``, ``pallidum``, ``pineal``, ``choroid_plexus``, ``falx``...): how
+        strongly, 0..1, a place suggests a mimic.
     quality
         Figures by name (``similarity``, ``overlap``).
     warnings
@@ -271,6 +275,6 @@ class Anatomy:
 
     mars: LabelArray
     world_to_mni: Affine
-    zones: Mapping[str, FloatArray] = field(default_factory=dict)
+    zones: Mapping[str, Zone] = field(default_factory=dict)
     quality: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()

@@ -29,7 +29,7 @@ EFFECTIVE_POINTS = 1500.0
 OUTLINE_SOFTNESS_MM = 3.0
 OUTLINE_SD = 0.5
 #: Residuals beyond this many robust standard deviations of the intensity count little (Geman-McClure).
-ROBUST_CUT = 1.5
+ROBUST_CUT = 3.5
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import logging
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -284,7 +285,7 @@ def save(data: npt.NDArray[np.uint8], affine: Affine, path: Path, description: s
 def build(output_dir: Path, warped_labels: Path | None = None) -> None:
     """Build and write every atlas.
 
-    Parameters
+    Parameters  # type: ignore[attr-defined]
     ----------
     output_dir
         Where ``mni_mars``, ``mni_structures``, ``mni_classes`` and ``mni_zones`` go.
@@ -297,7 +298,8 @@ def build(output_dir: Path, warped_labels: Path | None = None) -> None:
     else:
         import nibabel as nib
 
-        labels = np.asarray(nib.load(warped_labels).dataobj).astype(np.int16)  # type: ignore[attr-defined]
+        image: Any = nib.load(warped_labels)
+        labels = np.asarray(image.dataobj).astype(np.int16)
     grey, white = tissue_templates()
     labels = trim_nuclei(labels, white)
     grid = landmarks.world_grid(labels.shape, affine)

@@ -39,14 +39,14 @@ from bids_cmb.types import Affine, FloatArray
 #: Spacing of the lattice of displacements, mm.
 LATTICE_MM = 6.0
 #: Standard deviation of the windows and number of steps with each, mm.
-SCHEDULE = ((14.0, 4), (10.0, 4), (7.0, 5))
+SCHEDULE = ((14.0, 4), (10.0, 4), (7.0, 3))
 #: How far one step may move, and how far a node is likely to move in one, mm.
 LONGEST_STEP_MM = 3.0
 STEP_SD_MM = 3.0
 #: Points err together: what one is worth as independent evidence.
-EVIDENCE = 0.1
+EVIDENCE = 0.06
 #: The whole field is smoothed after every step, mm.
-ELASTIC_MM = 4.0
+ELASTIC_MM = 5.0
 #: Points that are looked at, at most.
 POINTS = 40000
 
@@ -65,6 +65,14 @@ class Deformation:
     def __call__(self, points: DoubleArray) -> DoubleArray:
         """MNI points (n, 3) after the affine, moved to their final place."""
         return np.asarray(points + self.at(points), np.float64)
+
+    def smallest_jacobian(self) -> float:
+        """Smallest local change of volume on the lattice: one without deformation, negative where space folds."""
+        slopes = [np.gradient(self.displacement[..., k].astype(np.float64), LATTICE_MM) for k in range(3)]
+        (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = slopes
+        xx, yy, zz = xx + 1, yy + 1, zz + 1
+        volume = xx * (yy * zz - yz * zy) - xy * (yx * zz - yz * zx) + xz * (yx * zy - yy * zx)
+        return float(volume.min())
 
 
 @dataclass(frozen=True)

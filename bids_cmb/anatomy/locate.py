@@ -1,107 +1,203 @@
-"""Where things are in one scan: MARS regions and zones of mimics on the image's own grid."""
+"""Everything anatomical about one scan: regions, zones of mimics and coordinates on its own grid."""
 
 from __future__ import annotations
 
-from functools import lru_cache
-from importlib.resources import as_file, files
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
+from scipy.spatial import cKDTree
 
-from bids_cmb.anatomy.registration import register
+from bids_cmb.anatomy.registration import Registration, register
+from bids_cmb.anatomy.sampling import DoubleArray, apply_matrix, block_affine, interpolate, to_voxels
 from bids_cmb.anatomy.structures import ZONES
-from bids_cmb.types import Affine, Anatomy, BoolArray, Contrast, FloatArray, LabelArray, Volume
+from bids_cmb.anatomy.template import LabelAtlas, load_mars, load_zones
+from bids_cmb.types import Affine, Anatomy, BoolArray, Contrast, FloatArray, LabelArray, Volume, Zone
 
-#: Below this overlap of the brain with the template's, regions may be wrong.
-LEAST_OVERLAP = 0.85
-#: Depth of the rim of the brain mask that counts as its edge, mm: cortical veins reach deeper on QSM.
-EDGE_MM: dict[Contrast, float] = {"gre": 2.0, "swi": 2.0, "qsm": 3.0}
-
-
-@lru_cache(maxsize=2)
-def _atlas(name: str) -> tuple[npt.NDArray[np.uint8], Affine]:
-    import nibabel as nib
-
-    with as_file(files("bids_cmb") / "data" / f"mni_{name}.nii.gz") as path:
-        image: Any = nib.load(path)
-        return np.asarray(image.dataobj), np.asarray(image.affine, np.float64)
+#: Regions are looked up about this densely, mm: the atlas has no finer detail.
+LABEL_MM = 1.0
+#: The brain's edge: full strength at the surface of the mask, none this deep, mm; cortical veins reach deeper on QSM.
+EDGE_DEPTH_MM: Mapping[Contrast, float] = {"gre": 2.0, "swi": 2.0, "qsm": 3.0}
+#: A mask smaller than this is no brain to register, ml.
+LEAST_BRAIN_ML = 50.0
 
 
-@lru_cache(maxsize=1)
-def _everywhere() -> tuple[npt.NDArray[np.uint8], Affine]:
-    """The MARS atlas, every voxel beyond the brain carrying the nearest region."""
-    labels, affine = _atlas("mars")
-    nearest = ndimage.distance_transform_edt(labels == 0, return_distances=False, return_indices=True)
-    return labels[tuple(nearest)], affine
+@dataclass(frozen=True)
+class Lattice:
+    """A thinned copy of an image grid: every cell stands for a block of voxels.
+
+    Attributes
+    ----------
+    factors
+        Voxels per cell along each axis.
+    shape
+        Cells along each axis.
+    affine
+        Cell index to world, mm.
+    """
+
+    factors: tuple[int, int, int]
+    shape: tuple[int, int, int]
+    affine: Affine
+
+    @classmethod
+    def over(cls, volume: Volume, spacing_mm: float) -> Lattice:
+        """The lattice of an image with cells no larger than a spacing (but never finer than the voxels)."""
+        x, y, z = (max(1, int(spacing_mm / zoom + 1e-6)) for zoom in volume.zooms)
+        nx, ny, nz = (-(-n // f) for n, f in zip(volume.data.shape, (x, y, z), strict=True))
+        return cls((x, y, z), (nx, ny, nz), block_affine(volume.affine, (x, y, z)))
+
+    def world(self, cells: npt.NDArray[np.intp]) -> DoubleArray:
+        """World coordinates (n, 3) of cells (n, 3), mm."""
+        return apply_matrix(self.affine[:3, :3], cells.astype(np.float64)) + self.affine[:3, 3]
 
 
-def locate(image: Volume, brain_mask: BoolArray, contrast: Contrast, *, t1w: Volume | None = None) -> Anatomy:  # noqa: ARG001
-    """Register a scan to MNI space and bring regions and zones onto its grid.
+def edge_zone(brain_mask: BoolArray, zooms: tuple[float, ...], depth_mm: float) -> Zone:
+    """How near the surface of the brain mask a voxel lies: 1 at the surface, 0 from `depth_mm` on.
+
+    Where the brain runs out of the field of view there is no surface.
+    """
+    inner = ndimage.binary_erosion(brain_mask, border_value=1)
+    surface = cKDTree(np.argwhere(brain_mask & ~inner) * np.asarray(zooms))
+
+    def strength(voxels: npt.NDArray[np.intp]) -> FloatArray:
+        distance, _ = surface.query(voxels * np.asarray(zooms), distance_upper_bound=depth_mm)
+        near = np.clip(1.0 - distance / depth_mm, 0, 1)  # beyond the bound the distance is infinite
+        return np.where(brain_mask[tuple(voxels.T)], near, 0).astype(np.float32)
+
+    return strength
+
+
+def look_up_labels(atlas: LabelAtlas, mni: DoubleArray) -> npt.NDArray[np.int32]:
+    """Label (n,) at MNI points (n, 3), nearest voxel; 0 off the atlas."""
+    voxels = np.rint(to_voxels(mni, atlas.affine)).astype(np.intp)
+    inside = np.all((voxels >= 0) & (voxels < np.asarray(atlas.labels.shape)), axis=1)
+    out = np.zeros(len(mni), np.int32)
+    out[inside] = atlas.labels[tuple(voxels[inside].T)]
+    return out
+
+
+def region_map(volume: Volume, brain_mask: BoolArray, registration: Registration) -> LabelArray:
+    """MARS regions on the image grid: every brain voxel has one, the nearest where the atlas ends.
+
+    Parameters
+    ----------
+    volume
+        The scan.
+    brain_mask
+        Brain voxels.
+    registration
+        World to MNI.
+
+    Returns
+    -------
+    ndarray
+        int32, values of `bids_cmb.types.mars_label`; 0 outside the mask.
+    """
+    lattice = Lattice.over(volume, LABEL_MM)
+    occupied = brain_mask
+    for axis, factor in enumerate(lattice.factors):
+        occupied = np.logical_or.reduceat(occupied, np.arange(0, occupied.shape[axis], factor), axis=axis)
+    cells = np.argwhere(occupied)
+    world = lattice.world(cells)
+    labels = np.concatenate(
+        [
+            look_up_labels(load_mars(), registration(part))
+            for part in np.array_split(world, max(1, len(world) // 200000))
+        ]
+    )
+    labels = _nearest_where_missing(labels, cells, world, lattice)
+    coarse = np.zeros(lattice.shape, np.int32)
+    coarse[tuple(cells.T)] = labels
+    full = coarse
+    for axis, factor in enumerate(lattice.factors):
+        if factor > 1:
+            full = np.repeat(full, factor, axis=axis)
+    x, y, z = brain_mask.shape
+    return np.where(brain_mask, full[:x, :y, :z], 0).astype(np.int32)
+
+
+def _nearest_where_missing(
+    labels: npt.NDArray[np.int32], cells: npt.NDArray[np.intp], world: DoubleArray, lattice: Lattice
+) -> npt.NDArray[np.int32]:
+    """Fill cells without a label from the nearest cell with one."""
+    missing = labels == 0
+    if not missing.any() or missing.all():
+        return labels
+    known = np.zeros(lattice.shape, bool)
+    known[tuple(cells[~missing].T)] = True
+    surface = known & ~ndimage.binary_erosion(known)
+    rim = surface[tuple(cells.T)] & ~missing
+    _, nearest = cKDTree(world[rim]).query(world[missing])
+    out = labels.copy()
+    out[missing] = labels[rim][nearest]
+    return out
+
+
+def find_zones(
+    volume: Volume, brain_mask: BoolArray, registration: Registration, contrast: Contrast
+) -> dict[str, Zone]:
+    """Zones of mimics on the image grid (see `bids_cmb.anatomy.structures.ZONES`), and ``edge``."""
+
+    def strength(voxels: npt.NDArray[np.intp], number: int) -> FloatArray:
+        world = apply_matrix(volume.affine[:3, :3], voxels.astype(np.float64)) + volume.affine[:3, 3]
+        atlas = load_zones()
+        one = np.ascontiguousarray(atlas.zones[..., number : number + 1])
+        return interpolate(one, to_voxels(registration(world), atlas.affine))[:, 0]
+
+    zones: dict[str, Zone] = {name: partial(strength, number=k) for k, name in enumerate(ZONES)}
+    return zones | {"edge": edge_zone(brain_mask, volume.zooms, EDGE_DEPTH_MM[contrast])}
+
+
+def locate(
+    image: Volume,
+    brain_mask: BoolArray,
+    contrast: Contrast,
+    *,
+    t1w: Volume | None = None,
+    deformable: bool = True,
+) -> Anatomy:
+    """Find the regions of MARS and the zones of mimics in one scan.
 
     Parameters
     ----------
     image
-        Prepared image.
+        The prepared scan.
     brain_mask
-        Bool, same shape.
+        Its brain voxels, same shape.
     contrast
-        Decides how deep the edge zone is.
+        What kind of scan; the registration itself assumes no contrast.
     t1w
-        The session's T1w image. It is not used yet: the scan itself is registered.
+        A T1w image of the same session, to place regions better.
+    deformable
+        Whether a smooth deformation follows the affine registration.
 
     Returns
     -------
     Anatomy
-        Every brain voxel has a region; a poor registration carries a warning.
+        Region map, world to MNI, zones, figures and warnings. With hardly any brain in the mask, regions and zones
+        are empty and a warning says so.
     """
-    found = register(image, brain_mask, deformable=False)
-    warnings = []
-    overlap = found.quality.get("overlap", 1.0)
-    if overlap < LEAST_OVERLAP:
-        warnings.append(
-            f"The registration to MNI space is poor (overlap {overlap:.2f}): regions may be wrong; look at the page."
+    volume_ml = float(np.count_nonzero(brain_mask)) * image.voxel_volume / 1000.0
+    if volume_ml < LEAST_BRAIN_ML:
+        warning = (
+            f"The brain mask holds only {volume_ml:.0f} ml of this {contrast} scan: no regions were assigned."
         )
-    if any(sign < 0 for sign in found.flip):
-        warnings.append(
-            "The header's axes seem to be reversed (front-back or up-down): check the orientation of this file."
+        return Anatomy(
+            np.zeros(image.data.shape, np.int32),
+            np.eye(4),
+            {},
+            {"similarity": 0.0, "overlap": 0.0},
+            (warning,),
         )
-    voxels = np.argwhere(brain_mask)
-    to_mni = found.world_to_mni @ image.affine
-    mni = (voxels.astype(np.float64) @ to_mni[:3, :3].T + to_mni[:3, 3]).astype(np.float32)
-    labels, affine = _everywhere()
-    mars: LabelArray = np.zeros(brain_mask.shape, np.int32)
-    mars[tuple(voxels.T)] = labels[_nearest(mni, affine, labels.shape)]
-    zones = _zones(voxels, mni, brain_mask.shape)
-    zones["edge"] = _edge(image, brain_mask, EDGE_MM[contrast])
-    return Anatomy(mars, found.world_to_mni, zones, found.quality, tuple(warnings))
-
-
-def _nearest(mni: FloatArray, affine: Affine, shape: tuple[int, ...]) -> tuple[npt.NDArray[np.intp], ...]:
-    """Indices of the atlas voxels nearest to MNI points (N, 3), clipped to the atlas."""
-    inverse = np.linalg.inv(affine)
-    index = np.rint(mni @ inverse[:3, :3].T + inverse[:3, 3]).astype(np.intp)
-    return tuple(np.clip(index[:, k], 0, shape[k] - 1) for k in range(3))
-
-
-def _zones(voxels: npt.NDArray[np.intp], mni: FloatArray, shape: tuple[int, ...]) -> dict[str, FloatArray]:
-    maps, affine = _atlas("zones")
-    where = _nearest(mni, affine, maps.shape[:3])
-    zones = {}
-    for number, name in enumerate(ZONES):
-        zone = np.zeros(shape, np.float32)
-        zone[tuple(voxels.T)] = maps[..., number][where] / np.float32(255)
-        zones[name] = zone
-    return zones
-
-
-def _edge(image: Volume, brain_mask: BoolArray, depth_mm: float) -> FloatArray:
-    """1 at the border of the brain mask, falling to 0 at a depth; the ends of a slab are no border."""
-    x, y, z = image.zooms
-    padded = np.pad(brain_mask, ((1, 1), (1, 1), (0, 0)))
-    depth = ndimage.distance_transform_edt(padded, sampling=(x, y, 1e3 * z))[1:-1, 1:-1]
-    edge: FloatArray = np.where(brain_mask, np.clip(1.0 - (depth - min(x, y)) / depth_mm, 0, 1), 0).astype(
-        np.float32
+    registration = register(image, brain_mask, t1w=t1w, deformable=deformable)
+    return Anatomy(
+        mars=region_map(image, brain_mask, registration),
+        world_to_mni=registration.world_to_mni,
+        zones=find_zones(image, brain_mask, registration, contrast),
+        quality=registration.quality,
+        warnings=registration.warnings,
     )
-    return edge

@@ -1,65 +1,186 @@
-"""Regions of candidates on the Microbleed Anatomical Rating Scale (Gregoire 2009)."""
+"""Which region of MARS a detection lies in: a vote of its own voxels and their neighbours."""
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 
-from bids_cmb.types import Anatomy, Candidate, Detection, Volume, mars_region
+from bids_cmb.types import Anatomy, Candidate, Category, Detection, Hemisphere, Point, Volume, mars_region
 
-#: Voxels this far from the lesion's own still vote, with less weight, mm.
-_REACH = 3.0
-#: A runner-up with at least this share of the vote makes a border.
-_BORDER_SHARE = 0.35
+#: Voxels this far around a lesion still vote, less and less: the deposit is smaller than what shows, and atlas
+#: borders are no sharper than this, mm.
+NEIGHBOURHOOD_MM = 3.0
+#: Width of the vote: a voxel this far from the lesion's centre line counts exp(-1/2), mm.
+VOTE_SD_MM = 2.0
+#: A second region with at least this share of the winner's vote is named in a flag.
+BORDER_SHARE = 0.5
+
+IndexArray = npt.NDArray[np.intp]
+
+
+def to_mni(position: Point, anatomy: Anatomy) -> Point:
+    """World position to MNI, mm."""
+    x, y, z = (
+        float(v) for v in anatomy.world_to_mni[:3, :3] @ np.asarray(position) + anatomy.world_to_mni[:3, 3]
+    )
+    return (x, y, z)
+
+
+def region_votes(
+    labels: npt.NDArray[np.int32], lesion: npt.NDArray[np.bool_], zooms: tuple[float, float, float]
+) -> dict[int, float]:
+    """Votes of the voxels in and around a lesion for the regions they lie in.
+
+    Parameters
+    ----------
+    labels
+        Region labels of a box around the lesion, 0 outside the brain.
+    lesion
+        The lesion's voxels in the same box.
+    zooms
+        Voxel edges, mm.
+
+    Returns
+    -------
+    dict
+        Weight by label, largest first; weights fall with the distance from the lesion and add up to one.
+    """
+    distance = ndimage.distance_transform_edt(~lesion, sampling=zooms)
+    weight = np.exp(-0.5 * (distance / VOTE_SD_MM) ** 2) * (labels > 0) * (distance <= NEIGHBOURHOOD_MM)
+    total = float(weight.sum())
+    if total <= 0:
+        return {}
+    votes = np.bincount(labels.ravel(), weights=weight.ravel())
+    order = sorted(np.nonzero(votes)[0], key=lambda label: (-votes[label], label))
+    return {int(label): float(votes[label]) / total for label in order}
+
+
+def choose_region(votes: dict[int, float]) -> tuple[int, str]:
+    """Winner of a vote and the code of a close second region.
+
+    The category is decided first (lobar, deep, infratentorial), then the region inside it, then the side: a lesion
+    on a border of several deep regions must not fall to the one lobe next to them.
+
+    Parameters
+    ----------
+    votes
+        Weight by label, not empty.
+
+    Returns
+    -------
+    int
+        Label of the winner.
+    str
+        Code of another region with at least `BORDER_SHARE` of the winner's votes, or an empty string.
+    """
+    categories: dict[Category, float] = {}
+    codes: dict[str, float] = {}
+    for label, weight in votes.items():
+        code, category, _ = mars_region(label)
+        categories[category] = categories.get(category, 0.0) + weight
+        codes[code] = codes.get(code, 0.0) + weight
+    category = max(categories, key=lambda name: categories[name])
+    inside = {label: weight for label, weight in votes.items() if mars_region(label)[1] == category}
+    own = {mars_region(label)[0] for label in inside}
+    code = max(sorted(own), key=lambda name: codes[name])
+    sides = [label for label in inside if mars_region(label)[0] == code]
+    winner = max(sides, key=lambda label: inside[label])
+    others = {name: weight for name, weight in codes.items() if name != code}
+    second = max(sorted(others), key=lambda name: others[name], default="")
+    close = bool(second) and others[second] >= BORDER_SHARE * codes[code]
+    return winner, second if close else ""
+
+
+def _box(place: tuple[slice, ...], margin: tuple[int, ...], shape: tuple[int, ...]) -> tuple[slice, ...]:
+    """A box grown by a margin inside the image."""
+    return tuple(
+        slice(max(0, side.start - m), min(n, side.stop + m))
+        for side, m, n in zip(place, margin, shape, strict=True)
+    )
+
+
+def _nearest_label(
+    labels: npt.NDArray[np.int32], point: IndexArray, zooms: tuple[float, float, float]
+) -> int:
+    """Label of the labelled voxel nearest to a voxel; 0 if there is none."""
+    places = np.argwhere(labels > 0)
+    if not len(places):
+        return 0
+    squared = np.sum(((places - point) * np.asarray(zooms)) ** 2, axis=1)
+    return int(labels[tuple(places[int(np.argmin(squared))])])
+
+
+def _assign(
+    candidate: Candidate,
+    place: tuple[slice, ...] | None,
+    detection: Detection,
+    anatomy: Anatomy,
+    image: Volume,
+) -> Candidate:
+    """One candidate with its region, category, side, MNI coordinates and border flag."""
+    zooms = image.zooms
+    shape = detection.labels.shape
+    if place is None:
+        affine = np.linalg.inv(image.affine)
+        index = np.rint(affine[:3, :3] @ np.asarray(candidate.position) + affine[:3, 3]).astype(np.intp)
+        index = np.clip(index, 0, np.asarray(shape) - 1)
+        place = tuple(slice(int(k), int(k) + 1) for k in index)
+        lesion_whole = False
+    else:
+        lesion_whole = True
+    margin = tuple(int(np.ceil(NEIGHBOURHOOD_MM / zoom)) for zoom in zooms)
+    box = _box(place, margin, shape)
+    lesion = detection.labels[box] == candidate.index if lesion_whole else _only(place, box)
+    votes = region_votes(anatomy.mars[box], lesion, zooms)
+    second = ""
+    if votes:
+        label, second = choose_region(votes)
+    else:
+        middle = np.array([(side.start + side.stop - 1) // 2 for side in place], np.intp)
+        label = _nearest_label(anatomy.mars, middle, zooms)
+    mni = to_mni(candidate.position, anatomy)
+    if label == 0:
+        return replace(candidate, mni=mni)
+    code, category, hemisphere = mars_region(label)
+    flags = tuple(flag for flag in candidate.flags if not flag.startswith("border:"))
+    if second:
+        flags = (*flags, f"border:{second}")
+    side: Hemisphere = hemisphere
+    return replace(candidate, mars_region=code, mars_category=category, hemisphere=side, mni=mni, flags=flags)
+
+
+def _only(place: tuple[slice, ...], box: tuple[slice, ...]) -> npt.NDArray[np.bool_]:
+    """Mask of a box with one inner box set."""
+    mask = np.zeros(tuple(side.stop - side.start for side in box), bool)
+    mask[tuple(slice(p.start - b.start, p.stop - b.start) for p, b in zip(place, box, strict=True))] = True
+    return mask
 
 
 def assign_regions(detection: Detection, anatomy: Anatomy, image: Volume) -> Detection:
-    """Give every candidate its region, category, side and MNI position.
-
-    The lesion's own voxels vote with weight 1, those around it with a weight that falls with their distance; a
-    second region with a large share of the vote is kept as the flag ``border:<code>``.
+    """Give every candidate its region of MARS.
 
     Parameters
     ----------
     detection
-        Candidates and their label map.
+        Candidates and their outlines.
     anatomy
-        Regions on the same grid.
+        Regions of the same image.
     image
-        Gives the voxel size.
+        The scan, for its grid.
+
+    Returns
+    -------
+    Detection
+        The same candidates with ``mars_region``, ``mars_category``, ``hemisphere`` and ``mni`` filled, and a flag
+        ``border:<code>`` where a second region is close. Regions stay empty only where the anatomy has none at all.
     """
-    boxes = ndimage.find_objects(detection.labels)
-    located = tuple(_located(c, detection, anatomy, image, boxes[c.index - 1]) for c in detection.candidates)
-    return Detection(located, detection.labels)
-
-
-def _located(
-    candidate: Candidate, detection: Detection, anatomy: Anatomy, image: Volume, box: tuple[slice, ...]
-) -> Candidate:
-    zooms = image.zooms
-    wide = tuple(
-        slice(max(0, s.start - round(_REACH / d) - 1), s.stop + round(_REACH / d) + 1)
-        for s, d in zip(box, zooms, strict=True)
-    )
-    own = detection.labels[wide] == candidate.index
-    distance = ndimage.distance_transform_edt(~own, sampling=zooms)
-    labels = anatomy.mars[wide]
-    votes: Counter[int] = Counter()
-    for label in np.unique(labels[(labels > 0) & (distance <= _REACH)]):
-        near = distance[(labels == label) & (distance <= _REACH)]
-        votes[int(label)] = float(np.exp(-near).sum())  # type: ignore[assignment] # weights, not counts
-    x, y, z = anatomy.world_to_mni[:3, :3] @ np.array(candidate.position) + anatomy.world_to_mni[:3, 3]
-    mni = (float(x), float(y), float(z))
-    if not votes:
-        return replace(candidate, mni=mni)
-    (best, _), *others = votes.most_common(2)
-    code, category, side = mars_region(best)
-    flags = candidate.flags
-    if others:
-        second = mars_region(others[0][0])[0]
-        if second != code and others[0][1] >= _BORDER_SHARE * sum(votes.values()):
-            flags = (*flags, f"border:{second}")
-    return replace(candidate, mars_region=code, mars_category=category, hemisphere=side, mni=mni, flags=flags)
+    places = ndimage.find_objects(detection.labels)
+    assigned = []
+    for candidate in detection.candidates:
+        known = 0 < candidate.index <= len(places)
+        place = places[candidate.index - 1] if known else None
+        assigned.append(_assign(candidate, place, detection, anatomy, image))
+    return replace(detection, candidates=tuple(assigned))

@@ -1,7 +1,6 @@
 """Where a scan lies in MNI space: robust starts, an affine fit, and a smooth deformation on top.
 
-The default needs no other package, takes a few seconds on one core, and gives the same bytes whatever the number
-of threads. `bids_cmb.anatomy.ants_steps` holds the finer deformable choice and the rigid step to a T1w image.
+It needs no other package, takes a few seconds on one core, and gives the same bytes whatever the number of threads.
 """
 
 from __future__ import annotations
@@ -13,11 +12,12 @@ from functools import lru_cache
 import numpy as np
 from scipy import ndimage
 
-from bids_cmb.anatomy.affine_fit import PRIOR_MEAN, Fit, Pose, evaluate, refine
-from bids_cmb.anatomy.deform import Deformation, deform
-from bids_cmb.anatomy.sampling import DoubleArray, Sample, take_sample
+from bids_cmb.anatomy import rigid
+from bids_cmb.anatomy.affine_fit import PRIOR_MEAN, Fit, Pose, evaluate, refine, with_surround
+from bids_cmb.anatomy.deform import Deformation, Deformed, deform
+from bids_cmb.anatomy.sampling import DoubleArray, Sample, apply_matrix, interpolate, take_sample, to_voxels
 from bids_cmb.anatomy.template import Template, load_template
-from bids_cmb.types import Affine, BoolArray, FloatArray, Volume
+from bids_cmb.types import Affine, BoolArray, Volume
 
 #: Spacing of the samples for the search of a start and for the fit, mm.
 COARSE_MM, FINE_MM = 6.0, 3.0
@@ -25,8 +25,15 @@ COARSE_MM, FINE_MM = 6.0, 3.0
 COARSE_POINTS, FINE_POINTS = 3500, 22000
 #: A brain less tall than this is a slab whose height in the head is unknown, mm.
 SLAB_MM = 105.0
-#: A reversed axis is believed when it explains this much more of the intensities.
-FLIP_MARGIN = 0.04
+#: A reversed axis is believed when it costs this much less and explains this much more of the intensities.
+FLIP_GAIN = 60.0
+FLIP_SIMILARITY = 0.02
+#: Bounds below which a fit is not believed; ``docs/mars_atlas.md`` says how they were learnt.
+LEAST_SIMILARITY = 0.05
+LEAST_OVERLAP = 0.88
+#: A deformation that folds space more than this, or moves further, is not believed (smallest Jacobian, mm).
+LEAST_JACOBIAN = 0.15
+LARGEST_SHIFT_MM = 25.0
 
 
 @dataclass(frozen=True)
@@ -43,17 +50,18 @@ class Registration:
         Signs of the world axes that the header has right (1) or reversed (-1).
     quality
         Figures by name.
+    warnings
+        Sentences for the user.
     """
 
     world_to_mni: Affine
-    deformation: Deformation | None
-    flip: tuple[int, int, int]
+    deformation: Deformation | None = None
+    flip: tuple[int, int, int] = (1, 1, 1)
     quality: dict[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     def __call__(self, points: DoubleArray) -> DoubleArray:
         """World points (n, 3) to MNI, mm."""
-        from bids_cmb.anatomy.sampling import apply_matrix
-
         mapped = apply_matrix(self.world_to_mni[:3, :3], points) + self.world_to_mni[:3, 3]
         return mapped if self.deformation is None else self.deformation(mapped)
 
@@ -117,7 +125,7 @@ def search(sample: Sample, template: Template) -> Fit:
     Returns
     -------
     Fit
-        The best fit; a reversed axis only if it explains clearly more (`FLIP_MARGIN`).
+        The best fit; a reversed axis only if it explains clearly more (`FLIP_GAIN`).
     """
     by_flip: dict[tuple[int, int, int], list[Fit]] = {}
     for pose in starts(sample, template):
@@ -131,15 +139,18 @@ def search(sample: Sample, template: Template) -> Fit:
         best.append(refine(sample, template, first.pose, iterations=12))
     header = best[0]
     winner = min(best, key=lambda fit: fit.cost)
-    return winner if winner.similarity > header.similarity + FLIP_MARGIN else header
+    cheaper = winner.cost < header.cost - FLIP_GAIN
+    return winner if cheaper and winner.similarity > header.similarity + FLIP_SIMILARITY else header
+
+
+def tissue_shares(sample: Sample, template: Template, registration: Registration) -> np.ndarray:
+    """Shares of tissue and surround (n, k + 1) at the points of a sample."""
+    voxels = to_voxels(registration(sample.points), template.affine)
+    return with_surround(interpolate(template.classes, voxels))
 
 
 def register(
-    volume: Volume,
-    brain_mask: BoolArray,
-    *,
-    extra: FloatArray | None = None,
-    deformable: bool = True,
+    volume: Volume, brain_mask: BoolArray, *, t1w: Volume | None = None, deformable: bool = True
 ) -> Registration:
     """Find where a scan lies in MNI space.
 
@@ -148,24 +159,99 @@ def register(
     volume
         The scan, any contrast.
     brain_mask
-        Its brain voxels.
-    extra
-        A second image on the same grid to fit along (NaN where it has no value), such as a T1w.
+        Its brain voxels, same shape; not empty.
+    t1w
+        A T1w image of the same session, whole head or stripped: it is brought to the scan rigidly and fitted along
+        with it.
     deformable
         Whether a smooth deformation follows the affine.
 
     Returns
     -------
     Registration
-        The map and its figures.
+        The map, its figures and what to tell the user.
     """
     template = load_template()
-    fine = take_sample(volume, brain_mask, spacing_mm=FINE_MM, extra=extra)
-    coarse = take_sample(volume, brain_mask, spacing_mm=COARSE_MM, extra=extra).thinned(COARSE_POINTS)
+    fine = take_sample(volume, brain_mask, spacing_mm=FINE_MM)
+    coarse = take_sample(volume, brain_mask, spacing_mm=COARSE_MM).thinned(COARSE_POINTS)
     found = search(coarse, coarse_template())
     fit = refine(fine.thinned(FINE_POINTS), template, found.pose, iterations=12)
-    warp = deform(fine, template, fit) if deformable else None
-    quality = {"similarity": fit.similarity, "overlap": fit.overlap, "rim_mm": float(fit.pose.parameters[12])}
-    if warp is not None:
-        quality |= {"similarity_deformed": warp.similarity, "overlap_deformed": warp.overlap}
-    return Registration(fit.pose.matrix, None if warp is None else warp.deformation, fit.pose.flip, quality)
+    warnings: list[str] = []
+    if t1w is not None and believable(fit):
+        first = _finish(fine, template, fit, deformable=deformable)
+        aligned = rigid.align(t1w, fine.points, tissue_shares(fine, template, first), fine.inside)
+        if aligned.similarity >= rigid.LEAST_SIMILARITY:
+            extra = rigid.resample(t1w, volume, aligned.matrix)
+            fine = take_sample(volume, brain_mask, spacing_mm=FINE_MM, extra=extra)
+            fit = refine(fine.thinned(FINE_POINTS), template, fit.pose, iterations=12)
+        else:
+            warnings.append(
+                "The T1w image could not be brought to the scan and was not used to place regions."
+            )
+    if not believable(fit):
+        return by_moments(fine, template, fit)
+    done = _finish(fine, template, fit, deformable=deformable)
+    return Registration(
+        done.world_to_mni, done.deformation, done.flip, done.quality, (*warnings, *done.warnings)
+    )
+
+
+def believable(fit: Fit) -> bool:
+    """Whether an affine fit is within the bounds of good ones."""
+    scales = fit.pose.parameters[6:9]
+    sane = bool(np.all(np.abs(scales - PRIOR_MEAN[6:9]) < 0.4))
+    return sane and fit.similarity >= LEAST_SIMILARITY and fit.overlap >= LEAST_OVERLAP
+
+
+def by_moments(sample: Sample, template: Template, failed: Fit) -> Registration:
+    """The last resort: the centre of the mask on the centre of the brain, usual size, axes as in the header."""
+    parameters = PRIOR_MEAN.copy()
+    parameters[:3] = brain_centre(template)
+    fit, _ = evaluate(sample, template, Pose(parameters, (1, 1, 1), sample.centre))
+    quality = {"similarity": failed.similarity, "overlap": failed.overlap, "fallback": 2.0}
+    warning = (
+        "Registration to MNI failed (similarity "
+        f"{failed.similarity:.2f}, overlap {failed.overlap:.2f}): regions come from the head's position alone; "
+        "check the brain mask and do not rely on them."
+    )
+    return Registration(fit.pose.matrix, None, (1, 1, 1), quality, (warning,))
+
+
+def _finish(sample: Sample, template: Template, fit: Fit, *, deformable: bool) -> Registration:
+    """Affine, deformation where it can be believed, figures and warnings."""
+    quality = {
+        "similarity": fit.similarity, "overlap": fit.overlap, "mask_rim": float(fit.pose.parameters[12]),
+        "fallback": 0.0,
+    }  # fmt: skip
+    warnings = list(_flip_warnings(fit.pose.flip))
+    deformation = None
+    if deformable:
+        deformed = deform(sample, template, fit)
+        quality |= {"similarity": deformed.similarity, "overlap": deformed.overlap}
+        deformation, complaint = _believed(deformed, fit)
+        if complaint:
+            quality |= {"similarity": fit.similarity, "overlap": fit.overlap, "fallback": 1.0}
+            warnings.append(complaint)
+    return Registration(fit.pose.matrix, deformation, fit.pose.flip, quality, tuple(warnings))
+
+
+def _believed(deformed: Deformed, fit: Fit) -> tuple[Deformation | None, str]:
+    """The deformation, or None and why not."""
+    field_ = deformed.deformation
+    shift = float(np.sqrt(np.max(np.sum(field_.displacement.astype(np.float64) ** 2, axis=-1))))
+    folded = field_.smallest_jacobian() < LEAST_JACOBIAN
+    worse = deformed.similarity < fit.similarity - 0.01
+    if shift <= LARGEST_SHIFT_MM and not folded and not worse:
+        return field_, ""
+    return None, "The deformable registration was not plausible: regions come from the affine registration."
+
+
+def _flip_warnings(flip: tuple[int, int, int]) -> Iterator[str]:
+    """What to say of axes that the header has the wrong way round."""
+    names = {1: "anterior and posterior", 2: "top and bottom"}
+    for axis, name in names.items():
+        if flip[axis] < 0:
+            yield (
+                f"The header seems to have {name} exchanged: regions follow the image, but left and right "
+                "cannot be checked and may be wrong too."
+            )

@@ -19,7 +19,7 @@ DoubleArray = npt.NDArray[np.float64]
 #: How far around the brain the mask is compared with the template's, mm.
 SURROUND_MM = 12.0
 #: Intensities further from the median than this many robust standard deviations are clipped: veins, lesions, air.
-CLIP = 3.5
+CLIP = 5.0
 
 
 @dataclass(frozen=True)

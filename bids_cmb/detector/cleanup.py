@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
-from scipy import ndimage
+import numpy.typing as npt
 
 from bids_cmb.detector.weights import Model
-from bids_cmb.types import BoolArray, Candidate, Certainty, Contrast, Detection, FloatArray
+from bids_cmb.types import BoolArray, Candidate, Certainty, Contrast, Detection, Zone
 
 #: A microbleed is at most 10 mm across (Greenberg 2009).
 LARGEST_DIAMETER = 10.0
@@ -39,7 +39,7 @@ _FLAG_FROM = 0.3
 def clean_up(
     detection: Detection,
     brain_mask: BoolArray,
-    zones: Mapping[str, FloatArray],
+    zones: Mapping[str, Zone],
     contrast: Contrast,
     model: Model,
 ) -> Detection:
@@ -52,7 +52,7 @@ def clean_up(
     brain_mask
         Bool, image grid.
     zones
-        Soft maps 0..1 on the image grid by name; unknown names are ignored.
+        Strength at voxels by name (`bids_cmb.types.Anatomy`); unknown names are ignored.
     contrast
         Decides the limits.
     model
@@ -63,39 +63,40 @@ def clean_up(
     Detection
         Same labels; candidates with final probability, fate, flags and certainty, most probable first.
     """
-    depth_of = _depth_inside(detection, brain_mask)
-    judged = [_judge(c, detection, depth_of, zones, contrast, model) for c in detection.candidates]
+    in_brain = set(np.unique(detection.labels[brain_mask]).tolist())
+    shares = _zone_shares(detection, zones)
+    judged = [_judge(c, c.index in in_brain, shares, contrast, model) for c in detection.candidates]
     judged.sort(key=lambda c: (-c.probability, c.index))
     return Detection(tuple(judged), detection.labels)
 
 
-def _depth_inside(detection: Detection, brain_mask: BoolArray) -> Mapping[int, float]:
-    """Largest distance of each candidate's voxels to the outside of the mask, in voxels of the finest kind."""
-    depth = ndimage.distance_transform_edt(np.pad(brain_mask, 1))[1:-1, 1:-1, 1:-1]
-    indices = [c.index for c in detection.candidates]
-    values: list[float] = list(ndimage.maximum(depth, detection.labels, indices)) if indices else []
-    return dict(zip(indices, map(float, values), strict=True))
+def _zone_shares(detection: Detection, zones: Mapping[str, Zone]) -> dict[str, npt.NDArray[np.float64]]:
+    """Mean of each zone's map over each candidate's voxels: by zone, an array over candidate indices."""
+    voxels = np.argwhere(detection.labels)
+    own = detection.labels[tuple(voxels.T)]
+    sizes = np.maximum(1, np.bincount(own))
+    return {
+        name: np.bincount(own, weights=zones[name](voxels)) / sizes
+        for name in (*ZONE_PENALTY, "edge")
+        if name in zones
+    }
 
 
 def _judge(
     candidate: Candidate,
-    detection: Detection,
-    depth_of: Mapping[int, float],
-    zones: Mapping[str, FloatArray],
+    in_brain: bool,
+    shares: Mapping[str, npt.NDArray[np.float64]],
     contrast: Contrast,
     model: Model,
 ) -> Candidate:
     threshold = model.thresholds[contrast]
-    impossible = _impossible(candidate, depth_of[candidate.index], contrast)
-    own = detection.labels == candidate.index if impossible is None and zones else None
+    impossible = _impossible(candidate, in_brain, contrast)
     penalties: dict[str, float] = {}
-    if own is not None:
-        for name, weight in ZONE_PENALTY.items():
-            if name in zones:
-                share = float(zones[name][own].mean())
-                penalties[name] = weight * share if share >= _FLAG_FROM else 0.0
-        if "edge" in zones and float(zones["edge"][own].mean()) >= _FLAG_FROM:
-            penalties["edge"] = EDGE_PENALTY * float(zones["edge"][own].mean())
+    if impossible is None:
+        for name, of in shares.items():
+            share = float(of[candidate.index])
+            weight = EDGE_PENALTY if name == "edge" else ZONE_PENALTY[name]
+            penalties[name] = weight * share if share >= _FLAG_FROM else 0.0
     flags = (*candidate.flags, *(name for name, size in penalties.items() if size > 0))
     probability = _lowered(candidate.stage2_probability, sum(penalties.values()))
     fate = candidate.fate
@@ -113,9 +114,9 @@ def _judge(
     return replace(candidate, probability=round(probability, 4), fate=fate, flags=flags, certainty=certain)
 
 
-def _impossible(candidate: Candidate, depth: float, contrast: Contrast) -> str | None:
+def _impossible(candidate: Candidate, in_brain: bool, contrast: Contrast) -> str | None:
     """Name the hard rule that a candidate breaks."""
-    if depth <= 0:
+    if not in_brain:
         return "outside_brain"
     if candidate.diameter > LARGEST_DIAMETER:
         return "too_large"

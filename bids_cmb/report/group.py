@@ -15,9 +15,27 @@ from bids_cmb.types import MARS_REGIONS
 PAGE = "group_cmb.html"
 #: Bands of counts, as trials report them.
 _BANDS = (("0", 0, 0), ("1", 1, 1), ("2-4", 2, 4), ("5-10", 5, 10), ("more than 10", 11, math.inf))
-#: Columns of the table of scans.
-COLUMNS = ("participant_id", "session_id", "contrast", "status", "n_cmb", "n_definite", "n_possible", "n_lobar", "n_deep", "n_infratentorial",
-           "total_volume", "brain_volume", "snr", "warnings")  # fmt: skip
+#: Columns of the table of scans, with their headings.
+COLUMNS = {
+    "participant_id": "Participant",
+    "session_id": "Session",
+    "contrast": "Contrast",
+    "status": "Status",
+    "n_cmb": "Microbleeds",
+    "n_definite": "Definite",
+    "n_possible": "Possible",
+    "n_lobar": "Lobar",
+    "n_deep": "Deep",
+    "n_infratentorial": "Infratentorial",
+    "total_volume": "Volume (mm³)",
+    "brain_volume": "Brain (mm³)",
+    "snr": "SNR",
+    "warnings": "Warnings",
+}
+TEXT_COLUMNS = ("participant_id", "session_id", "contrast", "status", "warnings")
+#: The plot of lobar against deep counts: its side and the margin on its left and below, px.
+_SIDE = 220
+_MARGIN = 34
 
 
 def write_group_page(output_dir: Path) -> Path:
@@ -43,10 +61,12 @@ def write_group_page(output_dir: Path) -> Path:
     done = [row for row in scans if row.get("status") == "done"]
     page = {
         "summary": _summary(scans, done),
-        "columns": COLUMNS,
+        "pooled": len({row.get("participant_id") for row in done}) < len(done),
+        "columns": [(heading, name not in TEXT_COLUMNS) for name, heading in COLUMNS.items()],
         "rows": [_row(row, output_dir) for row in scans],
         "bands": _bands(done),
         "mars": _mars(mars),
+        "plot": _plot(done),
         "failed": [row for row in scans if row.get("status") == "failed"],
     }
     text = render(
@@ -82,7 +102,10 @@ def _row(row: Mapping[str, str], output_dir: Path) -> dict[str, Any]:
     participant = row.get("participant_id", "")
     page = f"{participant}.html"
     linked = participant.replace("-", "").replace("+", "").isalnum() and (output_dir / page).is_file()
-    return {"link": page if linked else "", "cells": [known(row.get(column)) or "–" for column in COLUMNS]}
+    return {
+        "link": page if linked else "",
+        "cells": [(known(row.get(name)) or "–", name not in TEXT_COLUMNS) for name in COLUMNS],
+    }
 
 
 def _bands(done: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
@@ -93,6 +116,36 @@ def _bands(done: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
         {"name": name, "count": n, "share": round(100 * n / most, 1)}
         for (name, _, _), n in zip(_BANDS, numbers, strict=True)
     ]
+
+
+def _plot(done: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    """Place each pair of lobar and deep counts, on axes that grow with log(1 + n); area: the number of scans."""
+    pairs = Counter((_count(row, "n_lobar"), _count(row, "n_deep")) for row in done)
+    top = max((max(pair) for pair in pairs), default=0)
+    ticks = [0, 1, 2, 5]
+    while ticks[-1] < top:
+        ticks.append(10 * ticks[-3])
+
+    def along(count: float) -> float:
+        return round(_SIDE * math.log1p(count) / math.log1p(ticks[-1]), 1)
+
+    most = max(pairs.values(), default=1)
+    points = [
+        {
+            "x": _MARGIN + along(lobar),
+            "y": 12 + _SIDE - along(deep),
+            "r": round(4 + 8 * math.sqrt((scans - 1) / most), 1),
+            "text": f"{lobar} lobar, {deep} deep: {scans} scan{'' if scans == 1 else 's'}",
+        }
+        for (lobar, deep), scans in sorted(pairs.items(), key=lambda item: (-item[1], item[0]))
+    ]
+    return {
+        "points": points,
+        "ticks": [{"text": n, "x": _MARGIN + along(n), "y": 12 + _SIDE - along(n)} for n in ticks],
+        "left": _MARGIN,
+        "bottom": 12 + _SIDE,
+        "right": _MARGIN + _SIDE,
+    }
 
 
 def _mars(rows: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:

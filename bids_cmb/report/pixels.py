@@ -121,7 +121,8 @@ def to_grey(data: npt.NDArray[np.floating[Any]], window: Window, levels: int = 2
     scaled = np.clip((data - window.low) / (window.high - window.low), 0, 1)
     if levels < 256:
         scaled = np.rint(scaled * (levels - 1)) / (levels - 1)
-    return np.rint(scaled * 255).astype(np.uint8)
+    grey: Pixels = np.rint(scaled * 255).astype(np.uint8)
+    return grey
 
 
 def orient(plane_data: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -197,7 +198,8 @@ def slab_bounds(count: int, centre: int, zoom: float, thickness: float, least: i
 
 def project(stack: npt.NDArray[Any], contrast: Contrast) -> npt.NDArray[Any]:
     """Project a stack (across, down, through): the minimum, where microbleeds are dark, or on QSM the maximum."""
-    return stack.max(axis=2) if contrast == "qsm" else stack.min(axis=2)
+    projected: npt.NDArray[Any] = stack.max(axis=2) if contrast == "qsm" else stack.min(axis=2)
+    return projected
 
 
 def shrink(data: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray[np.float32]:

@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--stage1-steps", type=int, default=3000)
     train.add_argument("--teacher-steps", type=int, default=500)
     train.add_argument("--student-steps", type=int, default=1000)
-    train.add_argument("--processes", type=int, default=2, help="scans prepared at once")
+    train.add_argument("--processes", type=int, default=2, help="processes that share the work (CPU)")
     train.add_argument("--no-distillation", action="store_true", help="train the student from labels alone")
     train.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     train.set_defaults(run=_train)
@@ -193,6 +193,7 @@ def _train(arguments: argparse.Namespace) -> int:
         arguments.student_steps,
         distil=not arguments.no_distillation,
         device=arguments.device,
+        processes=arguments.processes if arguments.device == "cpu" else 1,
     )
     manifest = train_model(
         recipe,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -62,18 +63,14 @@ def prepare_corpus(
 
 
 def prepared_scan(scan: SimulatedScan, name: str) -> TrainingScan:
-    """Prepare one simulated scan; a quarter keep the true brain mask, the others get the one that is found.
-
-    Raises
-    ------
-    InputError
-        If the preparation refuses the scan.
-    """
+    """Prepare one simulated scan; a quarter keep the true brain mask, the others get the one that is found."""
     contrast = scan.protocol.contrast
     volume = Volume(scan.image, scan.affine)
-    given = scan.brain_mask if np.random.default_rng(scan.seed).random() < _TRUE_MASKS else None
-    ready: Prepared = prepare(volume, contrast, brain_mask=given)
-    if given is None and _dice(ready.brain_mask, scan.brain_mask) < _LEAST_DICE:
+    ready: Prepared | None = None
+    if np.random.default_rng(scan.seed).random() >= _TRUE_MASKS:
+        with suppress(InputError):  # no brain found: as bad a mask as can be
+            ready = prepare(volume, contrast)
+    if ready is None or _dice(ready.brain_mask, scan.brain_mask) < _LEAST_DICE:
         ready = prepare(volume, contrast, brain_mask=scan.brain_mask)
     visible = np.zeros(256, np.uint8)
     visible[[x.index for x in scan.lesions if x.visible]] = 1
@@ -98,11 +95,7 @@ def _prepared(path: Path) -> Path:
     kept = path.parent / "prepared" / f"{path.stem}.v{_VERSION}.npz"
     if kept.exists():
         return kept
-    scan = load_scan(path)
-    try:
-        ready = prepared_scan(scan, path.stem)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+    ready = prepared_scan(load_scan(path), path.stem)
     arrays = {
         f.name: x.numpy() if isinstance(x := getattr(ready, f.name), torch.Tensor) else np.asarray(x)
         for f in fields(ready)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ class Recipe:
     candidate_threshold: float = 0.06
     distil: bool = True
     device: str = "cpu"
+    processes: int = 1
 
 
 def train_model(
@@ -73,12 +76,11 @@ def train_model(
         steps=recipe.stage1_steps,
         seed=recipe.seed,
         device=recipe.device,
+        processes=recipe.processes,
         checkpoint=folder / "stage1.ckpt",
         report=_progress("stage 1", recipe.stage1_steps),
     ).cpu()
-    sets = [
-        collect_candidates(stage1, s, threshold=recipe.candidate_threshold, add_missed=True) for s in training
-    ]
+    sets = _collect(recipe, stage1, training, add_missed=True)
     _log.info(
         "stage 1 done: %d candidates on %d training scans (%.0f s)",
         sum(len(s.labels) for s in sets),
@@ -95,6 +97,7 @@ def train_model(
             steps=recipe.teacher_steps,
             seed=recipe.seed,
             device=recipe.device,
+            processes=recipe.processes,
             checkpoint=folder / "teacher.ckpt",
             report=report,
         )
@@ -107,6 +110,7 @@ def train_model(
         steps=recipe.student_steps,
         seed=recipe.seed,
         device=recipe.device,
+        processes=recipe.processes,
         checkpoint=folder / "student.ckpt",
         report=report,
     ).cpu()
@@ -123,6 +127,15 @@ def train_model(
     )
 
 
+def _collect(
+    recipe: Recipe, stage1: CandidateNet, scans: Sequence[TrainingScan], *, add_missed: bool
+) -> list[ScanCandidates]:
+    """Candidates of all scans, in order."""
+    collect = partial(collect_candidates, stage1, threshold=recipe.candidate_threshold, add_missed=add_missed)
+    with ThreadPoolExecutor(recipe.processes, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        return list(pool.map(collect, scans))
+
+
 def finish_model(
     recipe: Recipe,
     stage1: CandidateNet,
@@ -136,10 +149,7 @@ def finish_model(
     training_scans: int,
 ) -> Path:
     """Calibrate on validation scans, choose operating points and write the model folder."""
-    held = [
-        collect_candidates(stage1, s, threshold=recipe.candidate_threshold, add_missed=False)
-        for s in validation
-    ]
+    held = _collect(recipe, stage1, validation, add_missed=False)
     logits = [judge(student, s) for s in held]
     calibration, thresholds, definite, figures = {}, {}, {}, {}
     for contrast in CONTRASTS:

@@ -12,6 +12,7 @@ from torch import nn
 from bids_cmb.detector.networks import CandidateNet
 from bids_cmb.training.checkpoints import Checkpoint
 from bids_cmb.training.losses import peak_loss
+from bids_cmb.training.parallel import average_gradients, train_together
 from bids_cmb.training.samples import PatchSampler, TrainingScan
 
 
@@ -50,9 +51,10 @@ def train_candidates(
     *,
     steps: int,
     seed: int,
-    batch: int = 8,
+    batch: int = 12,
     rate: float = 3e-3,
     device: str = "cpu",
+    processes: int = 1,
     checkpoint: Path | None = None,
     report: Callable[[int, float], None] = lambda _step, _loss: None,
 ) -> CandidateNet:
@@ -68,6 +70,8 @@ def train_candidates(
         Of initial weights and patches.
     device
         ``cpu`` or ``cuda``.
+    processes
+        Ranks that share every batch (CPU; `bids_cmb.training.parallel`).
     checkpoint
         File to resume from and to save to every 200 steps.
     report
@@ -78,31 +82,37 @@ def train_candidates(
     CandidateNet
         With averaged weights, in evaluation mode.
     """
-    torch.manual_seed(seed)
-    network = CandidateNet().to(device)
-    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload] # half as long on a CPU
-    average = Average(network)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=1e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps + 1, pct_start=0.15)
-    store = Checkpoint(
-        checkpoint,
-        {"network": network, "average": average.network, "optimiser": optimiser, "schedule": schedule},
-    )
-    first = average.steps = store.resume()
-    sampler = PatchSampler(scans, seed + 7919 * first)
-    running = 0.0
-    network.train()
-    for step in range(first, steps):
-        inputs, heat, weight = (x.to(device) for x in sampler.batch(batch))
-        loss = peak_loss(network(inputs.contiguous(memory_format=torch.channels_last_3d)), heat, weight)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-        optimiser.step()
-        schedule.step()
-        average.update(network)
-        running = 0.98 * running + 0.02 * float(loss.detach()) if step > first else float(loss.detach())
-        report(step + 1, running)
-        if (step + 1) % 200 == 0:
-            store.save(step + 1)
-    return average.network.eval()  # type: ignore[return-value]
+
+    def train(rank: int) -> CandidateNet:
+        torch.manual_seed(seed)
+        network = CandidateNet().to(device)
+        network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload] # half as long on a CPU
+        average = Average(network)
+        optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=1e-3)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps + 1, pct_start=0.15)
+        store = Checkpoint(
+            checkpoint,
+            {"network": network, "average": average.network, "optimiser": optimiser, "schedule": schedule},
+        )
+        first = average.steps = store.resume()
+        sampler = PatchSampler(scans, seed + 7919 * first + 104729 * rank)
+        running = 0.0
+        network.train()
+        for step in range(first, steps):
+            inputs, heat, weight = (x.to(device) for x in sampler.batch(batch // processes))
+            loss = peak_loss(network(inputs.contiguous(memory_format=torch.channels_last_3d)), heat, weight)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            average_gradients(network)
+            nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+            optimiser.step()
+            schedule.step()
+            average.update(network)
+            running = 0.98 * running + 0.02 * float(loss.detach()) if step > first else float(loss.detach())
+            if rank == 0:
+                report(step + 1, running)
+            if rank == 0 and (step + 1) % 200 == 0:
+                store.save(step + 1)
+        return average.network.eval()  # type: ignore[return-value]
+
+    return train_together(train, processes, CandidateNet())

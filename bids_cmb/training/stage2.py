@@ -16,6 +16,7 @@ from bids_cmb.detector.networks import CandidateNet, Student, Teacher
 from bids_cmb.detector.pipeline import stage2_cubes
 from bids_cmb.training.checkpoints import Checkpoint
 from bids_cmb.training.losses import distillation_loss, segmentation_loss
+from bids_cmb.training.parallel import average_gradients, train_together
 from bids_cmb.training.samples import TrainingScan
 from bids_cmb.training.stage1 import Average
 
@@ -164,34 +165,40 @@ def train_teacher(
     batch: int = 32,
     rate: float = 2e-3,
     device: str = "cpu",
+    processes: int = 1,
     checkpoint: Path | None = None,
     report: Report = lambda _name, _step, _loss: None,
 ) -> Teacher:
     """Train the teacher to classify candidates and to segment their microbleeds."""
-    torch.manual_seed(seed)
-    network = Teacher().to(device)
-    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload] # a third less time on a CPU
-    average = Average(network)
-    optimiser, schedule = _cycle(network, steps, rate)
-    store = Checkpoint(
-        checkpoint,
-        {"network": network, "average": average.network, "optimiser": optimiser, "schedule": schedule},
-    )
-    first = average.steps = store.resume()
-    sampler = _CubeSampler(sets, seed + 7919 * first)
-    network.train()
-    for step in range(first, steps):
-        cubes, segmentation, labels = (x.to(device) for x in sampler.batch(batch))
-        cubes = cubes.contiguous(memory_format=torch.channels_last_3d)
-        logits, voxels = network(cubes)
-        loss = nn.functional.binary_cross_entropy_with_logits(logits, labels) + segmentation_loss(
-            voxels, segmentation
+
+    def train(rank: int) -> Teacher:
+        torch.manual_seed(seed)
+        network = Teacher().to(device)
+        network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload] # a third less time on a CPU
+        average = Average(network)
+        optimiser, schedule = _cycle(network, steps, rate)
+        store = Checkpoint(
+            checkpoint,
+            {"network": network, "average": average.network, "optimiser": optimiser, "schedule": schedule},
         )
-        _step(network, loss, optimiser, schedule, average)
-        report("teacher", step + 1, float(loss.detach()))
-        if (step + 1) % 100 == 0:
-            store.save(step + 1)
-    return average.network.eval()  # type: ignore[return-value]
+        first = average.steps = store.resume()
+        sampler = _CubeSampler(sets, seed + 7919 * first + 104729 * rank)
+        network.train()
+        for step in range(first, steps):
+            cubes, segmentation, labels = (x.to(device) for x in sampler.batch(batch // processes))
+            cubes = cubes.contiguous(memory_format=torch.channels_last_3d)
+            logits, voxels = network(cubes)
+            loss = nn.functional.binary_cross_entropy_with_logits(logits, labels) + segmentation_loss(
+                voxels, segmentation
+            )
+            _step(network, loss, optimiser, schedule, average)
+            if rank == 0:
+                report("teacher", step + 1, float(loss.detach()))
+            if rank == 0 and (step + 1) % 100 == 0:
+                store.save(step + 1)
+        return average.network.eval()  # type: ignore[return-value]
+
+    return train_together(train, processes, Teacher())
 
 
 def train_student(
@@ -203,37 +210,43 @@ def train_student(
     batch: int = 32,
     rate: float = 2e-3,
     device: str = "cpu",
+    processes: int = 1,
     checkpoint: Path | None = None,
     report: Report = lambda _name, _step, _loss: None,
 ) -> Student:
     """Train the student from the labels and, if there is one, from a teacher that no longer changes."""
-    torch.manual_seed(seed + 1)
-    network = Student().to(device)
-    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    average = Average(network)
-    optimiser, schedule = _cycle(network, steps, rate)
-    store = Checkpoint(
-        checkpoint,
-        {"network": network, "average": average.network, "optimiser": optimiser, "schedule": schedule},
-    )
-    first = average.steps = store.resume()
-    sampler = _CubeSampler(sets, seed + 1 + 7919 * first)
-    network.train()
-    for step in range(first, steps):
-        cubes, _, labels = (x.to(device) for x in sampler.batch(batch))
-        cubes = cubes.contiguous(memory_format=torch.channels_last_3d)
-        logits = network(cubes)
-        if teacher is None:
-            loss = nn.functional.binary_cross_entropy_with_logits(logits, labels)
-        else:
-            with torch.no_grad():
-                told = teacher(cubes)[0]
-            loss = distillation_loss(logits, told, labels)
-        _step(network, loss, optimiser, schedule, average)
-        report("student", step + 1, float(loss.detach()))
-        if (step + 1) % 100 == 0:
-            store.save(step + 1)
-    return average.network.eval()  # type: ignore[return-value]
+
+    def train(rank: int) -> Student:
+        torch.manual_seed(seed + 1)
+        network = Student().to(device)
+        network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        average = Average(network)
+        optimiser, schedule = _cycle(network, steps, rate)
+        store = Checkpoint(
+            checkpoint,
+            {"network": network, "average": average.network, "optimiser": optimiser, "schedule": schedule},
+        )
+        first = average.steps = store.resume()
+        sampler = _CubeSampler(sets, seed + 1 + 7919 * first + 104729 * rank)
+        network.train()
+        for step in range(first, steps):
+            cubes, _, labels = (x.to(device) for x in sampler.batch(batch // processes))
+            cubes = cubes.contiguous(memory_format=torch.channels_last_3d)
+            logits = network(cubes)
+            if teacher is None:
+                loss = nn.functional.binary_cross_entropy_with_logits(logits, labels)
+            else:
+                with torch.no_grad():
+                    told = teacher(cubes)[0]
+                loss = distillation_loss(logits, told, labels)
+            _step(network, loss, optimiser, schedule, average)
+            if rank == 0:
+                report("student", step + 1, float(loss.detach()))
+            if rank == 0 and (step + 1) % 100 == 0:
+                store.save(step + 1)
+        return average.network.eval()  # type: ignore[return-value]
+
+    return train_together(train, processes, Student())
 
 
 def _step(
@@ -245,6 +258,7 @@ def _step(
 ) -> None:
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
+    average_gradients(network)
     nn.utils.clip_grad_norm_(network.parameters(), 5.0)
     optimiser.step()
     schedule.step()

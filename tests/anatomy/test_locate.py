@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from bids_cmb.anatomy.locate import _atlas, locate
+from bids_cmb.anatomy.locate import locate
 from bids_cmb.anatomy.mars import assign_regions
+from bids_cmb.anatomy.template import load_mars
 from bids_cmb.types import MARS_REGIONS, Anatomy, Candidate, Detection, Volume, mars_label, mars_region
 
 
 def test_the_atlas_has_every_region_on_its_side() -> None:
-    labels, affine = _atlas("mars")
+    atlas = load_mars()
+    labels, affine = atlas.labels, atlas.affine
     for code, _, _ in MARS_REGIONS:
         for side, sign in (("L", -1), ("R", 1)):
             x = np.argwhere(labels == mars_label(code, side)).mean(0) @ affine[0, :3] + affine[0, 3]  # type: ignore[arg-type]
@@ -35,7 +37,7 @@ def test_planted_points_keep_their_region(zooms: tuple[int, ...]) -> None:
     error = anatomy.world_to_mni @ affine - template.affine @ scale
     corners = np.argwhere(mask)[::5000]
     assert np.linalg.norm(corners @ error[:3, :3].T + error[:3, 3], axis=1).mean() < 6.0
-    truth = _atlas("mars")[0][step]
+    truth = load_mars().labels[step]
     rng = np.random.default_rng(0)
     deep = np.argwhere(ndimage.binary_erosion(truth > 0, iterations=2))
     points = tuple(deep[rng.permutation(len(deep))[:400]].T)

@@ -158,11 +158,8 @@ def test_each_removal_names_its_rule(model: Model, changes: dict, contrast: str,
 
 
 def test_a_doubtful_place_lowers_the_probability_and_is_flagged(model: Model) -> None:
-    zone = np.ones((20, 20, 10), np.float32)
-    sure, unsure = (
-        judge(model, {"pineal": zone}, stage2_probability=0.999),
-        judge(model, {"pineal": zone}, stage2_probability=0.7),
-    )
+    zones = {"pineal": lambda voxels: np.ones(len(voxels), np.float32)}
+    sure, unsure = (judge(model, zones, stage2_probability=p) for p in (0.999, 0.7))
     assert sure.fate == "accepted"
     assert sure.flags == ("pineal",)
     assert sure.certainty == "possible"

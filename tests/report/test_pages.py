@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -61,3 +64,57 @@ def test_the_group_page_links_and_escapes(tmp_path: Path) -> None:
 
 def test_an_empty_folder_still_gives_a_group_page(tmp_path: Path) -> None:
     assert "0 scans" in write_group_page(tmp_path).read_text(encoding="utf-8")
+
+
+def test_twelve_microbleeds_are_twelve_cards(tmp_path: Path) -> None:
+    bids, out = write_dataset(tmp_path, {"04": [Case("gre", 12)]})
+    text = write_subject_page(out, "04", bids_dir=bids).read_text(encoding="utf-8")
+    assert len(re.findall(r'id="scan-1-cmb-\d+"', text)) == 12
+    assert "T2*-GRE: 12 microbleeds" in text
+
+
+def test_text_of_sidecars_and_logs_is_shown_and_never_run(tmp_path: Path) -> None:
+    bad = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+    case = Case("gre", 1, warnings=(bad,), sidecar={"Manufacturer": bad, "Model": {"Name": bad}})
+    bids, out = write_dataset(tmp_path, {"05": [case]})
+    record = {"status": "failed", "participant_id": "sub-05", "message": bad, "log": "../../secret"}
+    (out / "logs" / "scans").mkdir(parents=True, exist_ok=True)
+    (out / "logs" / "scans" / "sub-05_run-2_T2starw.json").write_text(json.dumps(record), encoding="utf-8")
+    text = write_subject_page(out, "05", bids_dir=bids).read_text(encoding="utf-8")
+    assert "<script>alert" not in text
+    assert "<img src=x" not in text
+    assert text.count("&lt;img src=x") >= 2
+    assert 'id="errors"' in text
+
+
+def test_scans_at_the_same_counts_share_a_dot(tmp_path: Path) -> None:
+    header = "participant_id\tcontrast\tstatus\tn_cmb\tn_lobar\tn_deep\n"
+    rows = "sub-01\tswi\tdone\t3\t2\t1\nsub-01\tqsm\tdone\t3\t2\t1\nsub-03\tgre\tdone\t300\t260\t40\n"
+    (tmp_path / "group_cmb.tsv").write_text(header + rows, encoding="utf-8")
+    text = write_group_page(tmp_path).read_text(encoding="utf-8")
+    assert "2 lobar, 1 deep: 2 scans" in text
+    assert "260 lobar, 40 deep: 1 scan<" in text
+    assert "in these numbers several times" in text
+
+
+@pytest.mark.browser
+def test_a_browser_shows_both_pages_without_complaint(dataset: tuple[Path, Path], tmp_path: Path) -> None:
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        pytest.skip("there is no Chromium")
+    bids, out = dataset
+    (out / "group_cmb.tsv").write_text(
+        "participant_id\tcontrast\tstatus\tn_cmb\nsub-01\tswi\tdone\t3\n", encoding="utf-8"
+    )
+    for page in (write_subject_page(out, "01", bids_dir=bids), write_group_page(out)):
+        shown = subprocess.run(
+            [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+             "--enable-logging=stderr", f"--user-data-dir={tmp_path / page.stem}", "--dump-dom", page.as_uri()],
+            capture_output=True, text=True, timeout=90, check=True,
+        )  # fmt: skip
+        # The page's policy forbids every request: one that it tried would be a complaint, as an error is.
+        assert "CONSOLE" not in shown.stderr
+        assert "Research use only" in shown.stdout
+        if page.stem == "sub-01":
+            # The script has run: it writes how far the review has come.
+            assert "0 of 5 reviewed" in shown.stdout
