@@ -27,6 +27,7 @@ class Chart:
     y_ticks: tuple[tuple[float, str], ...]
     band: str = ""
     line: str = ""
+    other: str = ""
     diagonal: str = ""
     levels: tuple[tuple[float, str], ...] = ()
     points: tuple[tuple[float, float, float, str], ...] = ()
@@ -55,8 +56,8 @@ def froc_chart(part: Part) -> Chart:
         "sensitivity",
         ticks,
         _shares(),
-        band=_path([(_froc_x(r), _y(v)) for r, v in around], closed=True) if drawn else "",
-        line=_path([(_froc_x(r), _y(v)) for r, v in points]) if drawn else "",
+        band=path([(_froc_x(r), _y(v)) for r, v in around], closed=True) if drawn else "",
+        line=path([(_froc_x(r), _y(v)) for r, v in points]) if drawn else "",
     )
 
 
@@ -69,8 +70,8 @@ def reliability_chart(part: Part) -> Chart:
         "share that is a microbleed",
         tuple((LEFT + WIDTH * v / 5, f"{v / 5:g}") for v in range(6)),
         _shares(),
-        diagonal=_path([(LEFT, _y(0)), (LEFT + WIDTH, _y(1))]),
-        line=_path([(LEFT + WIDTH * b.mean, _y(b.share)) for b in filled]),
+        diagonal=path([(LEFT, _y(0)), (LEFT + WIDTH, _y(1))]),
+        line=path([(LEFT + WIDTH * b.mean, _y(b.share)) for b in filled]),
         points=tuple(
             (LEFT + WIDTH * b.mean, _y(b.share), 3.5, f"{b.low:.1f} to {b.high:.1f}: {b.count} candidates, {b.share:.2f} right")
             for b in filled
@@ -124,7 +125,8 @@ def _fraction(rate: float) -> str:
     return f"{rate:g}" if rate >= 1 else f"1/{round(1 / rate)}"
 
 
-def _path(points: Sequence[tuple[float, float]], *, closed: bool = False) -> str:
+def path(points: Sequence[tuple[float, float]], *, closed: bool = False) -> str:
+    """Write points as an SVG path."""
     if not points:
         return ""
     return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points) + ("Z" if closed else "")
