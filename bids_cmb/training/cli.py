@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from bids_cmb.errors import BidsCmbError, UsageError
+from bids_cmb.training.commands import add_commands
 
 _log = logging.getLogger(__name__)
 
@@ -92,14 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     train.set_defaults(run=_train)
 
-    test = commands.add_parser(
-        "test", help="sensitivity and false detections on simulated scans that were held out"
-    )
-    test.add_argument("folder", type=Path, help="folder of simulated scans")
-    test.add_argument("--model", default=None, help="model name or path (default: the shipped one)")
-    test.add_argument("--most", type=int, default=None, help="at most this many scans per contrast")
-    test.add_argument("--no-anatomy", action="store_true", help="leave out registration and zones")
-    test.set_defaults(run=_test)
+    add_commands(commands)
 
     demo = commands.add_parser("demo", help="make the simulated demo dataset, or compare it with results")
     demo.add_argument("folder", type=Path, help="BIDS dataset to make")
@@ -210,35 +204,6 @@ def _train(arguments: argparse.Namespace) -> int:
 def _prepared(done: int, of: int) -> None:
     if done % 20 == 0 or done == of:
         _log.info("prepared %d of %d scans", done, of)
-
-
-def _test(arguments: argparse.Namespace) -> int:
-    from bids_cmb.detector.weights import load_model
-    from bids_cmb.training.held_out import judge_scan, summarise
-    from bids_cmb.types import CONTRASTS
-
-    model = load_model(arguments.model)
-    paths = [p for c in CONTRASTS for p in sorted(arguments.folder.glob(f"{c}_*.npz"))[: arguments.most]]
-    if not paths:
-        raise UsageError(
-            f"There are no simulated scans in {arguments.folder}; make some with `bids-cmb-train simulate`."
-        )
-    results = []
-    for number, path in enumerate(paths, start=1):
-        results.append(judge_scan(path, model, with_anatomy=not arguments.no_anatomy))
-        r = results[-1]
-        _log.info(
-            "%d of %d %s: %d of %d visible found, %d false %s",
-            number,
-            len(paths),
-            path.stem,
-            r.found,
-            r.visible,
-            r.false,
-            list(r.false_names),
-        )
-    sys.stdout.write("\n".join(summarise(results)) + "\n")
-    return 0
 
 
 def _demo(arguments: argparse.Namespace) -> int:

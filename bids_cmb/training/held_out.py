@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 
 from bids_cmb.detector.cleanup import clean_up
 from bids_cmb.detector.pipeline import detect
-from bids_cmb.detector.weights import Model
+from bids_cmb.detector.weights import Model, load_model
 from bids_cmb.evaluation.cases import Prediction, Reference, ScanPair
 from bids_cmb.evaluation.matching import match_scan
 from bids_cmb.imaging.prepare import prepare
 from bids_cmb.training.simulate.corpus import load_scan
 from bids_cmb.training.simulate.scan import SimulatedScan
 from bids_cmb.types import CONTRASTS, Anatomy, Contrast, Detection, Prepared, Volume
+
+#: MARS category by the place that a bleed was drawn in.
+_CATEGORIES = {
+    "cortex": "lobar",
+    "white matter": "lobar",
+    "basal ganglia": "deep",
+    "thalamus": "deep",
+    "cerebellum": "infratentorial",
+    "brainstem": "infratentorial",
+}
 
 
 @dataclass(frozen=True)
@@ -63,25 +75,82 @@ def judge_scan(path: Path, model: Model, *, device: str = "cpu", with_anatomy: b
     return _result(path, scan, detection)
 
 
+def judge_scans(
+    paths: Sequence[Path],
+    model: str | None,
+    *,
+    device: str = "cpu",
+    with_anatomy: bool = True,
+    processes: int = 1,
+) -> Iterator[tuple[Path, HeldOutResult]]:
+    """Judge scans one after the other, or several at once with one thread each, in the given order.
+
+    Parameters
+    ----------
+    paths
+        Simulated scans.
+    model
+        Name or path of the detector, as for `load_model`.
+    device, with_anatomy
+        As for `judge_scan`.
+    processes
+        Scans at once.
+    """
+    judge = partial(_judge_with, model=model, device=device, with_anatomy=with_anatomy)
+    if processes == 1:
+        yield from zip(paths, map(judge, paths), strict=True)
+        return
+    with multiprocessing.get_context("spawn").Pool(processes, _one_thread) as pool:
+        yield from zip(paths, pool.imap(judge, paths), strict=True)
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _judge_with(path: Path, model: str | None, device: str, with_anatomy: bool) -> HeldOutResult:
+    return judge_scan(path, _model(model), device=device, with_anatomy=with_anatomy)
+
+
+@lru_cache(maxsize=1)
+def _model(name: str | None) -> Model:
+    return load_model(name)
+
+
 def _result(path: Path, scan: SimulatedScan, detection: Detection) -> HeldOutResult:
     references = tuple(
-        Reference.ball(x.position, max(x.diameter, 1.0) / 2, visible=x.visible) for x in scan.lesions
+        Reference.ball(
+            x.position,
+            max(x.diameter, 1.0) / 2,
+            visible=x.visible,
+            mars_category=_CATEGORIES.get(x.deposit.place, ""),
+        )
+        for x in scan.lesions
     )
     predictions = tuple(
-        Prediction(c.position, c.probability, volume=c.volume, accepted=c.accepted)
+        Prediction(
+            c.position,
+            c.probability,
+            volume=c.volume,
+            accepted=c.accepted,
+            attributes={"cause": _mimic_at(scan, np.array(c.position))},
+        )
         for c in detection.candidates
     )
-    pair = ScanPair(path.stem, path.stem, references, predictions)
+    protocol = scan.protocol
+    attributes = {
+        "contrast": protocol.contrast,
+        "slice_thickness": f"{protocol.voxel[2]:.2f}",
+        "field_strength": f"{protocol.field_strength:g}",
+    }
+    # The contrasts of one seed and head are scans of one subject: intervals resample subjects.
+    pair = ScanPair(f"{scan.head}_{scan.seed}", path.stem, references, predictions, attributes=attributes)
     match = match_scan(pair)
-    at_any_score = ScanPair(
-        path.stem,
-        path.stem,
-        references,
-        tuple(Prediction(p.position, p.score, volume=p.volume) for p in predictions),
-    )
     found = {m.reference for m in match.matches}
     small = {i for i in match.counted if scan.lesions[i].diameter < 3.0}
-    names = tuple(_mimic_at(scan, np.array(predictions[i].position)) for i in match.false)
+    names = tuple(predictions[i].attributes["cause"] for i in match.false)
     return HeldOutResult(
         scan.protocol.contrast,
         pair,
@@ -91,7 +160,7 @@ def _result(path: Path, scan: SimulatedScan, detection: Detection) -> HeldOutRes
         len(small),
         len(match.false),
         names,
-        len(match_scan(at_any_score).matches),
+        int(match.ranked_hit.sum()),
         len(predictions),
     )
 

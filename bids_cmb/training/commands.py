@@ -1,0 +1,134 @@
+"""Subcommands of ``bids-cmb-train`` for evaluation and for users' own datasets."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bids_cmb.errors import UsageError
+
+if TYPE_CHECKING:
+    from bids_cmb.evaluation.evaluate import Part
+
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+_log = logging.getLogger(__name__)
+
+
+def add_commands(commands: Commands) -> None:
+    """Add ``evaluate`` (also called ``test``) and ``realism`` to the parser of ``bids-cmb-train``."""
+    evaluate = commands.add_parser(
+        "evaluate",
+        aliases=["test"],
+        help="compare a detector with the truth: on simulated scans, or on a BIDS dataset with annotations",
+        description="On a folder of simulated scans: run the detector and compare it with what was simulated. On a "
+        "BIDS dataset (--results, --annotations): compare the outputs of bids-cmb with lesion masks or points.",
+    )
+    evaluate.add_argument("folder", type=Path, help="folder of simulated scans, or a BIDS dataset")
+    evaluate.add_argument("--out", type=Path, help="folder for tables (.tsv) and page (.html)")
+    evaluate.add_argument("--model", default=None, help="model name or path (default: the shipped one)")
+    evaluate.add_argument("--most", type=int, default=None, help="at most this many scans per contrast")
+    evaluate.add_argument("--no-anatomy", action="store_true", help="leave out registration and zones")
+    evaluate.add_argument("--processes", type=int, default=1, help="scans at once, one thread each")
+    evaluate.set_defaults(run=_evaluate)
+
+    realism = commands.add_parser(
+        "realism", help="a page with real and simulated scans side by side, and their differences in figures"
+    )
+    realism.add_argument("folder", type=Path, nargs="?", help="simulated scans to compare with")
+    realism.add_argument(
+        "--real",
+        nargs="+",
+        required=True,
+        metavar="CONTRAST=FILE[@VOLUME]",
+        help="real images, e.g. gre=mag.nii.gz@4 for the fifth volume; numbers of a sidecar beside it are used",
+    )
+    realism.add_argument(
+        "--out", type=Path, required=True, help="page to write (.html); holds the real images"
+    )
+    realism.add_argument("--model", default=None, help="model whose candidates are counted")
+    realism.add_argument("--most", type=int, default=8, help="scans of the folder per contrast")
+    realism.add_argument(
+        "--matched", type=int, default=0, help="scans to simulate with the acquisition of each real image"
+    )
+    realism.add_argument("--processes", type=int, default=1)
+    realism.set_defaults(run=_realism)
+
+
+def _command() -> str:
+    return "bids-cmb-train " + shlex.join(sys.argv[1:])
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from bids_cmb.detector.weights import load_model
+    from bids_cmb.evaluation.evaluate import evaluate
+    from bids_cmb.training.held_out import judge_scans, summarise
+    from bids_cmb.types import CONTRASTS
+
+    paths = [p for c in CONTRASTS for p in sorted(arguments.folder.glob(f"{c}_*.npz"))[: arguments.most]]
+    if not paths:
+        raise UsageError(
+            f"There are no simulated scans in {arguments.folder}; make some with `bids-cmb-train simulate`."
+        )
+    model = load_model(arguments.model)
+    results = []
+    for path, r in judge_scans(
+        paths, arguments.model, with_anatomy=not arguments.no_anatomy, processes=arguments.processes
+    ):
+        results.append(r)
+        _log.info(
+            "%d of %d %s: %d of %d visible found, %d false %s",
+            len(results),
+            len(paths),
+            path.stem,
+            r.found,
+            r.visible,
+            r.false,
+            list(r.false_names),
+        )
+    sys.stdout.write("\n".join(summarise(results)) + "\n")
+    if arguments.out is not None:
+        facts = {
+            "Data": f"{len(paths)} simulated scans of {arguments.folder.name}, not trained on",
+            "Model": f"{model.name} {model.version}, SHA-256 {model.sha256[:12]}",
+            "Command": _command(),
+        }
+        _write(evaluate([r.pair for r in results]), arguments.out, "Detection on simulated scans", facts, [])
+    return 0
+
+
+def _write(parts: tuple[Part, ...], out: Path, title: str, facts: dict[str, str], notes: list[str]) -> None:
+    from bids_cmb.evaluation.page import write_evaluation_page
+    from bids_cmb.evaluation.tables import write_tables
+
+    write_tables(parts, out)
+    page = write_evaluation_page(parts, out / "evaluation.html", title=title, facts=facts, notes=notes)
+    _log.info("wrote %s and its tables", page)
+
+
+def _realism(arguments: argparse.Namespace) -> int:
+    from bids_cmb.training.realism_page import RealImage, write_realism_page
+
+    found = write_realism_page(
+        [RealImage.parse(text) for text in arguments.real],
+        arguments.folder,
+        arguments.out,
+        model=arguments.model,
+        most=arguments.most,
+        matched=arguments.matched,
+        processes=arguments.processes,
+        command=_command(),
+    )
+    lines = []
+    for name, differences in found:
+        lines.append(f"{name}: the largest differences, in units of the simulated scans' spread")
+        lines += [
+            f"{d.distance:8.1f}  {d.name:52} real {d.real:9.4f}  simulated {d.median:9.4f} ({d.low:.4f} to {d.high:.4f})"
+            for d in differences[:12]
+        ]
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0
