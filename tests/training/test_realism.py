@@ -1,0 +1,66 @@
+"""The realism statistics on images whose answer is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from bids_cmb.errors import UsageError
+from bids_cmb.training.realism import WAVELENGTHS, Statistics, differences, line_strength, texture_spectrum
+from bids_cmb.training.realism_page import RealImage, load_real
+
+SPACING = (0.75, 0.75, 2.0)
+
+
+def test_a_wave_shows_in_its_own_band() -> None:
+    x = np.arange(96) * SPACING[0]
+    wave = np.sin(2 * np.pi * x / 6.0)[:, None, None] * np.ones((96, 96, 3))
+    spectrum = texture_spectrum(wave.astype(np.float32), np.ones(wave.shape, bool), SPACING, 1.5)
+    assert WAVELENGTHS[int(np.nanargmax(spectrum))] == 6.0
+
+
+def test_bands_beyond_the_resolution_are_unknown() -> None:
+    noise = np.random.default_rng(0).normal(size=(96, 96, 3)).astype(np.float32)
+    spectrum = texture_spectrum(noise, np.ones(noise.shape, bool), SPACING, 3.0)
+    assert np.isnan(spectrum[-2:]).all()
+    assert np.ptp(spectrum[:-3]) < 0.4  # white noise is flat
+
+
+def test_a_line_is_stronger_than_a_dot_or_an_edge() -> None:
+    line, dot, edge = (np.zeros((40, 40, 20), np.float32) for _ in range(3))
+    fine = (0.75, 0.75, 0.75)
+    line[20, :, 10] = 1
+    dot[20, 20, 10] = 1
+    edge[20:] = 1
+    at = (20, 20, 10)
+    strength = {k: float(line_strength(v, fine)[at]) for k, v in (("line", line), ("dot", dot))}
+    assert strength["line"] > 3 * strength["dot"]
+    assert float(line_strength(edge, fine).max()) < 0.2 * strength["line"]
+
+
+def _statistics(**values: float) -> Statistics:
+    empty = np.zeros(1)
+    return Statistics(values, empty, empty, empty)
+
+
+def test_the_largest_difference_comes_first() -> None:
+    simulated = [_statistics(a=1.0 + 0.1 * i, b=5.0 + i, c=float("nan")) for i in range(5)]
+    listed = differences(_statistics(a=3.0, b=7.0, c=1.0), simulated)
+    assert [d.name for d in listed] == ["a", "b"]
+    assert listed[0].distance > 5
+    assert listed[1].distance == pytest.approx(0.0)
+
+
+def test_real_images_are_named_with_their_contrast_and_volume(tmp_path: Path) -> None:
+    assert RealImage.parse("gre=a@b.nii@4") == RealImage("gre", Path("a@b.nii"), 4)
+    assert RealImage.parse("qsm=x.nii.gz") == RealImage("qsm", Path("x.nii.gz"), None)
+    with pytest.raises(UsageError, match="CONTRAST=FILE"):
+        RealImage.parse("t1w=x.nii")
+    nib.save(nib.Nifti1Image(np.zeros((4, 4, 4, 2), np.float32), np.eye(4)), tmp_path / "x.nii")
+    with pytest.raises(Exception, match="FILE@0"):
+        load_real(RealImage("gre", tmp_path / "x.nii"))
+    with pytest.raises(Exception, match="none numbered 5"):
+        load_real(RealImage("gre", tmp_path / "x.nii", 5))
