@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import argparse
 import logging
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bids_cmb.errors import UsageError
+from bids_cmb.training.user_commands import (
+    add_annotation_options,
+    add_user_commands,
+    command_line,
+    evaluate_dataset,
+    write_evaluation,
+)
 
 if TYPE_CHECKING:
-    from bids_cmb.evaluation.evaluate import Part
-
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 _log = logging.getLogger(__name__)
 
 
 def add_commands(commands: Commands) -> None:
-    """Add ``evaluate`` (also called ``test``) and ``realism`` to the parser of ``bids-cmb-train``."""
+    """Add ``evaluate`` (also called ``test``), ``realism``, ``finetune`` and ``crossval`` to the parser of ``bids-cmb-train``."""
     evaluate = commands.add_parser(
         "evaluate",
         aliases=["test"],
@@ -34,6 +38,8 @@ def add_commands(commands: Commands) -> None:
     evaluate.add_argument("--most", type=int, default=None, help="at most this many scans per contrast")
     evaluate.add_argument("--no-anatomy", action="store_true", help="leave out registration and zones")
     evaluate.add_argument("--processes", type=int, default=1, help="scans at once, one thread each")
+    evaluate.add_argument("--results", type=Path, help="output folder of bids-cmb (BIDS dataset)")
+    add_annotation_options(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
     realism = commands.add_parser(
@@ -57,13 +63,12 @@ def add_commands(commands: Commands) -> None:
     )
     realism.add_argument("--processes", type=int, default=1)
     realism.set_defaults(run=_realism)
-
-
-def _command() -> str:
-    return "bids-cmb-train " + shlex.join(sys.argv[1:])
+    add_user_commands(commands)
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
+    if arguments.annotations is not None:
+        return evaluate_dataset(arguments)
     from bids_cmb.detector.weights import load_model
     from bids_cmb.evaluation.evaluate import evaluate
     from bids_cmb.training.held_out import judge_scans, summarise
@@ -72,7 +77,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     paths = [p for c in CONTRASTS for p in sorted(arguments.folder.glob(f"{c}_*.npz"))[: arguments.most]]
     if not paths:
         raise UsageError(
-            f"There are no simulated scans in {arguments.folder}; make some with `bids-cmb-train simulate`."
+            f"There are no simulated scans in {arguments.folder}; make some with `bids-cmb-train simulate`; a BIDS dataset needs --annotations."
         )
     model = load_model(arguments.model)
     results = []
@@ -95,19 +100,12 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         facts = {
             "Data": f"{len(paths)} simulated scans of {arguments.folder.name}, not trained on",
             "Model": f"{model.name} {model.version}, SHA-256 {model.sha256[:12]}",
-            "Command": _command(),
+            "Command": command_line(),
         }
-        _write(evaluate([r.pair for r in results]), arguments.out, "Detection on simulated scans", facts, [])
+        write_evaluation(
+            evaluate([r.pair for r in results]), arguments.out, "Detection on simulated scans", facts, []
+        )
     return 0
-
-
-def _write(parts: tuple[Part, ...], out: Path, title: str, facts: dict[str, str], notes: list[str]) -> None:
-    from bids_cmb.evaluation.page import write_evaluation_page
-    from bids_cmb.evaluation.tables import write_tables
-
-    write_tables(parts, out)
-    page = write_evaluation_page(parts, out / "evaluation.html", title=title, facts=facts, notes=notes)
-    _log.info("wrote %s and its tables", page)
 
 
 def _realism(arguments: argparse.Namespace) -> int:
@@ -121,7 +119,7 @@ def _realism(arguments: argparse.Namespace) -> int:
         most=arguments.most,
         matched=arguments.matched,
         processes=arguments.processes,
-        command=_command(),
+        command=command_line(),
     )
     lines = []
     for name, differences in found:

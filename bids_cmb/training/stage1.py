@@ -51,6 +51,7 @@ def train_candidates(
     *,
     steps: int,
     seed: int,
+    start: CandidateNet | None = None,
     batch: int = 12,
     rate: float = 3e-3,
     device: str = "cpu",
@@ -68,6 +69,8 @@ def train_candidates(
         Number of steps, patches per step, peak learning rate (one cycle).
     seed
         Of initial weights and patches.
+    start
+        Network to go on from; None starts from random weights.
     device
         ``cpu`` or ``cuda``.
     processes
@@ -85,7 +88,7 @@ def train_candidates(
 
     def train(rank: int) -> CandidateNet:
         torch.manual_seed(seed)
-        network = CandidateNet().to(device)
+        network = (CandidateNet() if start is None else copy.deepcopy(start)).to(device)
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload] # half as long on a CPU
         average = Average(network)
         optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=1e-3)
@@ -115,4 +118,4 @@ def train_candidates(
                 store.save(step + 1)
         return average.network.eval()  # type: ignore[return-value]
 
-    return train_together(train, processes, CandidateNet())
+    return train_together(train, processes, CandidateNet() if start is None else copy.deepcopy(start))

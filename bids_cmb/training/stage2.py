@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -207,6 +208,7 @@ def train_student(
     *,
     steps: int,
     seed: int,
+    start: Student | None = None,
     batch: int = 32,
     rate: float = 2e-3,
     device: str = "cpu",
@@ -214,11 +216,11 @@ def train_student(
     checkpoint: Path | None = None,
     report: Report = lambda _name, _step, _loss: None,
 ) -> Student:
-    """Train the student from the labels and, if there is one, from a teacher that no longer changes."""
+    """Train the student from the labels and, if there is one, from a teacher that no longer changes; from `start` on."""
 
     def train(rank: int) -> Student:
         torch.manual_seed(seed + 1)
-        network = Student().to(device)
+        network = (Student() if start is None else copy.deepcopy(start)).to(device)
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         average = Average(network)
         optimiser, schedule = _cycle(network, steps, rate)
@@ -246,7 +248,7 @@ def train_student(
                 store.save(step + 1)
         return average.network.eval()  # type: ignore[return-value]
 
-    return train_together(train, processes, Student())
+    return train_together(train, processes, Student() if start is None else copy.deepcopy(start))
 
 
 def _step(

@@ -10,6 +10,7 @@ import torch
 from bids_cmb.detector import candidates
 from bids_cmb.detector.networks import CandidateNet, Student
 from bids_cmb.detector.weights import save_model
+from bids_cmb.training import samples
 from bids_cmb.types import CONTRASTS
 
 CARD = {
@@ -26,7 +27,8 @@ CARD = {
 
 @pytest.fixture
 def untrained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The manifest of a detector with random weights, and few candidates per scan."""
+    """The manifest of a detector with random weights; few candidates per scan, small patches."""
     monkeypatch.setattr(candidates, "MOST_CANDIDATES", 20)
+    monkeypatch.setattr(samples, "PATCH", (16, 16, 8))
     torch.manual_seed(0)
     return save_model(tmp_path / "untrained", CARD, CandidateNet(2, (2, 2, 2, 2)), Student(3, (2, 2, 2)))

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from bids_cmb.training.cli import main
 from bids_cmb.training.simulate.corpus import save_scan
+from bids_cmb.training.simulate.scan import SimulatedScan
 
 from .tiny import tiny_scan
+from .tiny_dataset import make_tiny_dataset
 
 
 def test_evaluate_prints_the_table_and_writes_tables_and_page(
@@ -30,3 +34,37 @@ def test_evaluate_prints_the_table_and_writes_tables_and_page(
 def test_an_empty_folder_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(tmp_path)]) == 2
     assert "bids-cmb-train simulate" in capsys.readouterr().err
+
+
+def test_results_of_the_command_are_compared_with_annotations(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, marks = make_tiny_dataset(tmp_path, {"1": "mask", "2": "points", "3": "dseg"})
+    results = tmp_path / "out"
+    for number, label in enumerate(("1", "2")):
+        write_results(results, label, tiny_scan(number), found=2)
+    command = ["evaluate", str(images), "--annotations", str(marks), "--results", str(results)]
+    assert main([*command, "--out", str(tmp_path / "e")]) == 0
+    assert "gre (2 scans): sensitivity 0.67" in capsys.readouterr().out
+    page = (tmp_path / "e" / "evaluation.html").read_text(encoding="utf-8")
+    assert "1 annotated scans have no results" in page
+    figures = (tmp_path / "e" / "figures.tsv").read_text(encoding="utf-8")
+    # The masks are the lesions themselves: where both sides have an outline, they agree.
+    assert "Dice of matched pairs, median\t1.0000" in figures
+    assert main(command) == 2
+
+
+def write_results(results: Path, label: str, scan: SimulatedScan, *, found: int) -> None:
+    """What ``bids-cmb`` writes of candidates, as far as an evaluation reads it: `found` lesions and a false one."""
+    folder = results / f"sub-{label}" / "anat"
+    folder.mkdir(parents=True)
+    stem = folder / f"sub-{label}_space-T2starw_seg-candidates_dseg"
+    labels = np.where(scan.lesion_labels <= found, scan.lesion_labels, 0).astype(np.uint8)
+    nib.save(nib.Nifti1Image(labels, scan.affine), f"{stem}.nii.gz")
+    rows = ["index\tx\ty\tz\tprobability\tvolume\tfate\tmars_category"]
+    rows += [
+        "\t".join([str(x.index), *(f"{v:.2f}" for v in x.position), "0.9", "100", "accepted", "lobar"])
+        for x in scan.lesions[:found]
+    ]
+    rows.append("9\t0\t0\t25\t0.2\t10\tstage2\tdeep")
+    Path(f"{stem}.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")

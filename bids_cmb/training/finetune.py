@@ -1,0 +1,336 @@
+"""Fine-tune a detector on annotated scans: from its weights, at a low rate, mixed with simulated scans."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bids_cmb import __version__
+from bids_cmb.detector.networks import Student
+from bids_cmb.detector.weights import Model, save_model
+from bids_cmb.errors import UsageError
+from bids_cmb.training.calibrate import choose_threshold, fit_calibration
+from bids_cmb.training.datasets import AnnotatedScan, to_training_scan
+from bids_cmb.training.samples import TrainingScan
+from bids_cmb.training.stage1 import train_candidates
+from bids_cmb.training.stage2 import ScanCandidates, collect_candidates, judge, train_student
+from bids_cmb.types import CONTRASTS, Contrast
+
+_log = logging.getLogger(__name__)
+
+#: With fewer held-out scans or lesions of a contrast than this, its calibration and operating point stay the base's.
+LEAST_SCANS, LEAST_LESIONS = 4, 10
+
+
+@dataclass(frozen=True)
+class FinetuneRecipe:
+    """Everything that fine-tuning depends on besides the base model and the scans.
+
+    Attributes
+    ----------
+    name
+        Of the new model.
+    stage1_steps, student_steps
+        Steps of the two networks.
+    stage1_rate, student_rate
+        Peak learning rates; a tenth of those of a training from scratch.
+    simulated_share
+        Share of simulated scans among those drawn, 0 to below 1.
+    held_out
+        Share of the subjects that calibrate and choose the operating point.
+    seed, device, processes
+        As for training.
+    """
+
+    name: str
+    stage1_steps: int = 600
+    student_steps: int = 400
+    stage1_rate: float = 3e-4
+    student_rate: float = 2e-4
+    simulated_share: float = 0.5
+    held_out: float = 0.25
+    seed: int = 1
+    device: str = "cpu"
+    processes: int = 1
+
+
+def split_subjects(subjects: Sequence[str], share: float, seed: int) -> tuple[set[str], set[str]]:
+    """Draw subjects to hold out: at least one, and at least one stays; (kept, held out).
+
+    Raises
+    ------
+    UsageError
+        If there is one subject only.
+    """
+    names = sorted(set(subjects))
+    if len(names) < 2:
+        raise UsageError("Annotated scans of at least two subjects are needed: some train, others calibrate.")
+    count = min(max(1, round(share * len(names))), len(names) - 1)
+    order = np.random.default_rng(seed).permutation(len(names))
+    held = {names[i] for i in order[:count]}
+    return set(names) - held, held
+
+
+def mix(real: Sequence[TrainingScan], simulated: Sequence[TrainingScan], share: float) -> list[TrainingScan]:
+    """List scans so that a share of them is simulated: the training draws all of the list equally often.
+
+    Parameters
+    ----------
+    real, simulated
+        Scans; both stay whole, the smaller group is repeated.
+    share
+        Of simulated ones, 0 to below 1; 0 leaves them out.
+
+    Returns
+    -------
+    list of TrainingScan
+        The same objects, some several times.
+
+    Raises
+    ------
+    UsageError
+        If the share is out of bounds, or scans of a wanted kind are missing.
+    """
+    if not 0 <= share < 1 or not real:
+        raise UsageError("Mixing needs real scans and a share of simulated ones from 0 to below 1.")
+    if share == 0:
+        return list(real)
+    if not simulated:
+        raise UsageError("A share of simulated scans was asked for, but there are none: give --simulated FOLDER or --simulated-share 0.")  # fmt: skip
+    wanted = share / (1 - share)  # simulated per real
+    ratio = len(simulated) / len(real)
+    times_simulated = max(1, round(wanted / ratio))
+    times_real = max(1, round(ratio * times_simulated / wanted))
+    return [*(list(real) * times_real), *(list(simulated) * times_simulated)]
+
+
+def load_training_scans(items: Sequence[AnnotatedScan], processes: int) -> list[TrainingScan]:
+    """Prepare annotated scans, several at once."""
+    if processes == 1:
+        return [to_training_scan(item) for item in items]
+    # Spawned, not forked: the training forks later and must find no threads.
+    with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        return list(pool.map(to_training_scan, items))
+
+
+def finetune(
+    base: Model,
+    recipe: FinetuneRecipe,
+    training: Sequence[TrainingScan],
+    simulated: Sequence[TrainingScan],
+    held_out: Sequence[TrainingScan],
+    folder: Path,
+    *,
+    dataset: str,
+    command: str,
+) -> Path:
+    """Fine-tune and save a detector.
+
+    Parameters
+    ----------
+    base
+        Model to start from.
+    recipe
+        What to do.
+    training, simulated
+        Scans to train on.
+    held_out
+        Scans of other subjects: they calibrate and choose the operating points.
+    folder
+        Where weights, manifest (.json), card (README.md) and checkpoints go.
+    dataset, command
+        For the manifest.
+
+    Returns
+    -------
+    Path
+        The manifest; `--model` takes it or its folder.
+    """
+    started = time.monotonic()
+    scans = mix(training, simulated, recipe.simulated_share)
+    checkpoints = folder / "checkpoints"
+    stage1 = train_candidates(
+        scans,
+        steps=recipe.stage1_steps,
+        seed=recipe.seed,
+        start=base.candidate_net,
+        rate=recipe.stage1_rate,
+        device=recipe.device,
+        processes=recipe.processes,
+        checkpoint=checkpoints / "stage1.ckpt",
+        report=_report("stage 1"),
+    ).cpu()
+    # Each scan once; sets of repeated scans are the same object, so that the shares stay.
+    unique = {id(scan): scan for scan in scans}
+    sets = {
+        key: collect_candidates(stage1, scan, threshold=base.candidate_threshold, add_missed=True)
+        for key, scan in unique.items()
+    }
+    student = _student(base, recipe, [sets[id(scan)] for scan in scans], checkpoints)
+    held = [
+        collect_candidates(stage1, scan, threshold=base.candidate_threshold, add_missed=False)
+        for scan in held_out
+    ]
+    settings, notes = recalibrate(base, student, held)
+    for note in notes:
+        _log.warning("%s", note)
+    card = {
+        **{k: v for k, v in base.card.items() if k not in ("format", "weights", "sha256")},
+        "name": recipe.name,
+        "version": __version__,
+        "description": f"Fine-tuned from {base.name} on annotated scans of {dataset}. Research use only.",
+        **settings,
+        "training": {
+            "base": {"name": base.name, "version": base.version, "sha256": base.sha256},
+            "recipe": asdict(recipe),
+            "dataset": dataset,
+            "scans": len(training),
+            "held_out_scans": len(held_out),
+            "simulated_scans": len(simulated) if recipe.simulated_share else 0,
+            "command": command,
+            "seconds": round(time.monotonic() - started),
+            "notes": notes,
+        },
+    }
+    manifest = save_model(folder, card, stage1, student)
+    (folder / "README.md").write_text(_card_text(card), encoding="utf-8")
+    return manifest
+
+
+def _student(
+    base: Model, recipe: FinetuneRecipe, sets: Sequence[ScanCandidates], checkpoints: Path
+) -> Student:
+    labels = torch.cat([s.labels for s in sets])
+    if not bool((labels == 1).any()) or not bool((labels == 0).any()):
+        _log.warning(
+            "The training scans give no microbleeds or no false candidates: stage 2 stays the base's."
+        )
+        return base.student
+
+    def report(name: str, step: int, loss: float) -> None:
+        _report(name)(step, loss)
+
+    return train_student(
+        sets,
+        None,
+        steps=recipe.student_steps,
+        seed=recipe.seed,
+        start=base.student,
+        rate=recipe.student_rate,
+        device=recipe.device,
+        processes=recipe.processes,
+        checkpoint=checkpoints / "student.ckpt",
+        report=report,
+    ).cpu()
+
+
+def recalibrate(
+    base: Model, student: Student, held: Sequence[ScanCandidates]
+) -> tuple[dict[str, Any], list[str]]:
+    """Fit calibration and operating points on held-out scans, contrast by contrast.
+
+    Parameters
+    ----------
+    base
+        Where too few scans or lesions are held out, its numbers are kept.
+    student
+        Gives the logits.
+    held
+        Candidates of the held-out scans.
+
+    Returns
+    -------
+    tuple
+        ``calibration``, ``thresholds``, ``definite`` and ``validation`` of the manifest, and sentences about what
+        was kept.
+    """
+    calibration: dict[Contrast, Any] = {c: asdict(base.calibration[c]) for c in CONTRASTS}
+    thresholds, definite = dict(base.thresholds), dict(base.definite)
+    validation: dict[str, Any] = {}
+    notes = []
+    for contrast in CONTRASTS:
+        mine = [s for s in held if s.scan.contrast == contrast]
+        lesions = sum(len(s.scan.lesions) for s in mine)
+        if len(mine) < LEAST_SCANS or lesions < LEAST_LESIONS:
+            if mine:
+                notes.append(
+                    f"{contrast}: {len(mine)} held-out scans with {lesions} lesions are too few (at least {LEAST_SCANS} and {LEAST_LESIONS}) to calibrate on: calibration and operating point are those of {base.name} and may not fit."
+                )
+            continue
+        kept = [s.labels >= 0 for s in mine]
+        z = torch.cat([judge(student, s)[k] for s, k in zip(mine, kept, strict=True)]).double().numpy()
+        y = torch.cat([s.labels[k] for s, k in zip(mine, kept, strict=True)]).numpy()
+        # These are real scans: their share of microbleeds is what it is.
+        fitted = fit_calibration(z, y, positive_weight=1.0)
+        p = 1 / (1 + np.exp(-(fitted.scale * z + fitted.offset)))
+        calibration[contrast] = asdict(fitted)
+        thresholds[contrast] = choose_threshold(p.tolist(), y.tolist(), len(mine))
+        definite[contrast] = round(max(0.8, thresholds[contrast]), 3)
+        accepted = p >= thresholds[contrast]
+        validation[contrast] = {
+            "scans": len(mine),
+            "lesions": lesions,
+            "found": int((accepted & (y == 1)).sum()),
+            "false": int((accepted & (y == 0)).sum()),
+            "brier": round(float(np.mean((p - y) ** 2)), 4),
+        }
+    settings = {
+        "calibration": calibration,
+        "thresholds": thresholds,
+        "definite": definite,
+        "validation": validation,
+    }
+    return settings, notes
+
+
+def _card_text(card: dict[str, Any]) -> str:
+    training = card["training"]
+    lines = [
+        f"# {card['name']}",
+        "",
+        card["description"],
+        "",
+        f"- Base: {training['base']['name']} {training['base']['version']}, SHA-256 {training['base']['sha256'][:12]}",
+        f"- Trained on {training['scans']} annotated scans, mixed with {training['simulated_scans']} simulated ones; calibrated on {training['held_out_scans']} scans of other subjects",
+        f"- Command: `{training['command']}`",
+        f"- Time: {training['seconds']} s",
+        "",
+        "Held-out scans of the dataset (they also chose the operating point, so these figures flatter):",
+        "",
+        "| contrast | scans | lesions | found | false | Brier |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {c} | {v['scans']} | {v['lesions']} | {v['found']} | {v['false']} | {v['brier']} |"
+        for c, v in card["validation"].items()
+    ]
+    lines += ["", *(f"- {note}" for note in training["notes"])]
+    return (
+        "\n".join(lines).rstrip()
+        + "\n\nUse: `bids-cmb BIDS_DIR OUTPUT_DIR participant --model THIS_FOLDER`\n"
+    )
+
+
+def _report(name: str):  # type: ignore[no-untyped-def] # noqa: ANN202
+    def report(step: int, loss: float) -> None:
+        if step % 50 == 0:
+            _log.info("%s: step %d, loss %.4f", name, step, loss)
+
+    return report
+
+
+def describe(scans: Sequence[TrainingScan]) -> str:
+    """Count scans by contrast and lesions, for the log."""
+    contrasts = Counter(scan.contrast for scan in scans)
+    listed = ", ".join(f"{n} {c}" for c, n in sorted(contrasts.items())) or "none"
+    return f"{listed}, {sum(len(scan.lesions) for scan in scans)} lesions"

@@ -1,0 +1,247 @@
+"""Subcommands of ``bids-cmb-train`` that work on a user's annotated BIDS dataset."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bids_cmb.errors import UsageError
+
+if TYPE_CHECKING:
+    from bids_cmb.evaluation.evaluate import Part
+    from bids_cmb.training.datasets import AnnotatedScan
+    from bids_cmb.training.finetune import FinetuneRecipe
+    from bids_cmb.training.samples import TrainingScan
+
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+_log = logging.getLogger(__name__)
+
+
+def add_user_commands(commands: Commands) -> None:
+    """Add ``finetune`` and ``crossval`` to the parser of ``bids-cmb-train``."""
+    for name, text, run in (
+        ("finetune", "fine-tune a detector on an annotated BIDS dataset; resumes", _finetune),
+        ("crossval", "cross-validate fine-tuning over the subjects of an annotated BIDS dataset", _crossval),
+    ):
+        parser = commands.add_parser(name, help=text, description=text)
+        parser.add_argument("bids_dir", type=Path, help="BIDS dataset with the images")
+        add_annotation_options(parser, required=True)
+        parser.add_argument("--out", type=Path, required=True, help="folder to write")
+        parser.add_argument("--model", default=None, help="model to start from (default: the shipped one)")
+        parser.add_argument("--name", default="finetuned", help="name of the new model")
+        parser.add_argument("--simulated", type=Path, help="folder of simulated scans to mix in")
+        parser.add_argument(
+            "--simulated-share",
+            type=float,
+            default=0.5,
+            help="share of simulated scans among those drawn (default: 0.5; 0: none)",
+        )
+        parser.add_argument("--stage1-steps", type=int, default=600)
+        parser.add_argument("--student-steps", type=int, default=400)
+        parser.add_argument("--rate", type=float, default=1.0, help="factor on the learning rates")
+        parser.add_argument(
+            "--held-out",
+            type=float,
+            default=0.25,
+            help="share of the subjects that calibrate and choose the operating point (default: 0.25)",
+        )
+        parser.add_argument("--seed", type=int, default=1)
+        parser.add_argument("--processes", type=int, default=1, help="processes that share the work (CPU)")
+        parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+        if name == "crossval":
+            parser.add_argument("--folds", type=int, default=5)
+            parser.add_argument("--no-anatomy", action="store_true", help="leave out registration and zones")
+        parser.set_defaults(run=run)
+
+
+def add_annotation_options(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
+    """Add the options that say where lesions are marked."""
+    parser.add_argument(
+        "--annotations",
+        type=Path,
+        required=required,
+        help="derivatives dataset with the lesions of each scan: _mask or _dseg images, or .tsv with x y z in mm",
+    )
+    parser.add_argument(
+        "--annotation-filter",
+        nargs="+",
+        default=[],
+        metavar="ENTITY=VALUE",
+        help="entities that an annotation must have, e.g. desc=rater1",
+    )
+    parser.add_argument(
+        "-d",
+        "--derivatives",
+        nargs="+",
+        default=[],
+        metavar="[NAME=]PATH",
+        help="derivatives datasets to look in for QSM, T1w images and brain masks, as for bids-cmb",
+    )
+
+
+def find_items(arguments: argparse.Namespace, bids_dir: Path) -> tuple[list[AnnotatedScan], list[str]]:
+    """Find the annotated scans that the options name, and sentences on what was left out.
+
+    Raises
+    ------
+    UsageError
+        If there are none, or a folder is missing.
+    """
+    from bids_cmb.training.annotations import parse_filter
+    from bids_cmb.training.datasets import annotated_scans
+
+    derivatives = []
+    for text in arguments.derivatives:
+        name, is_, path = text.partition("=")
+        derivatives.append((name, Path(path)) if is_ else (Path(text).name, Path(text)))
+    for folder in (bids_dir, arguments.annotations, *(path for _, path in derivatives)):
+        if not folder.is_dir():
+            raise UsageError(f"There is no folder {folder}.")
+    items, notes = annotated_scans(
+        bids_dir,
+        arguments.annotations,
+        derivatives=derivatives,
+        wanted=parse_filter(arguments.annotation_filter),
+    )
+    for note in notes:
+        _log.warning("%s", note)
+    _log.info("%d annotated scans of %d subjects", len(items), len({i.scan.subject for i in items}))
+    return items, notes
+
+
+def command_line() -> str:
+    """Return what was run."""
+    return "bids-cmb-train " + shlex.join(sys.argv[1:])
+
+
+def write_evaluation(
+    parts: tuple[Part, ...], out: Path, title: str, facts: dict[str, str], notes: list[str]
+) -> None:
+    """Write tables and page of an evaluation, and print its main figures."""
+    from bids_cmb.evaluation.detection import ONE_TO_ONE
+    from bids_cmb.evaluation.page import show, write_evaluation_page
+    from bids_cmb.evaluation.tables import write_tables
+
+    write_tables(parts, out)
+    page = write_evaluation_page(parts, out / "evaluation.html", title=title, facts=facts, notes=notes)
+    for part in parts:
+        main = [f"{name} {show(part.figure(ONE_TO_ONE, name))}" for name in ("sensitivity", "precision", "F1", "false per scan")]  # fmt: skip
+        sys.stdout.write(f"{part.name} ({len(part.matches)} scans): {', '.join(main)}\n")
+    _log.info("wrote %s and its tables", page)
+
+
+def evaluate_dataset(arguments: argparse.Namespace) -> int:
+    """Compare the outputs of ``bids-cmb`` with a user's annotations."""
+    from bids_cmb.evaluation.evaluate import evaluate
+    from bids_cmb.training.datasets import written_pair
+
+    if arguments.results is None or arguments.out is None:
+        raise UsageError("A BIDS dataset is evaluated with --results (the output folder of bids-cmb), --annotations and --out.")  # fmt: skip
+    items, notes = find_items(arguments, arguments.folder)
+    pairs = [(item, written_pair(item, arguments.results)) for item in items]
+    missing = [item.name for item, pair in pairs if pair is None]
+    if missing:
+        notes.append(f"{len(missing)} annotated scans have no results in {arguments.results} and are left out: {', '.join(missing[:5])}. Run bids-cmb on them.")  # fmt: skip
+        _log.warning("%s", notes[-1])
+    done = [pair for _, pair in pairs if pair is not None]
+    if not done:
+        raise UsageError(f"{arguments.results} has no results of the annotated scans; run bids-cmb first.")
+    facts = {
+        "Data": f"{len(done)} scans of {arguments.folder.name}, annotated in {arguments.annotations.name}",
+        "Results": arguments.results.name,
+        "Command": command_line(),
+    }
+    write_evaluation(evaluate(done), arguments.out, "Detection compared with annotations", facts, notes)
+    return 0
+
+
+def _recipe(arguments: argparse.Namespace) -> FinetuneRecipe:
+    from bids_cmb.training.finetune import FinetuneRecipe
+
+    share = arguments.simulated_share
+    if not 0 <= share < 1 or not 0 < arguments.held_out < 1 or not arguments.rate > 0:
+        raise UsageError("--simulated-share is 0 to below 1, --held-out between 0 and 1, --rate above 0.")
+    if share > 0 and arguments.simulated is None:
+        raise UsageError("Give --simulated FOLDER (made with `bids-cmb-train simulate`) to mix simulated scans in, or --simulated-share 0.")  # fmt: skip
+    default = FinetuneRecipe(arguments.name)
+    return FinetuneRecipe(
+        arguments.name,
+        arguments.stage1_steps,
+        arguments.student_steps,
+        default.stage1_rate * arguments.rate,
+        default.student_rate * arguments.rate,
+        share,
+        arguments.held_out,
+        arguments.seed,
+        arguments.device,
+        arguments.processes if arguments.device == "cpu" else 1,
+    )
+
+
+def _simulated(arguments: argparse.Namespace) -> list[TrainingScan]:
+    from bids_cmb.training.prepared import prepare_corpus
+
+    if arguments.simulated is None or arguments.simulated_share == 0:
+        return []
+    return prepare_corpus(arguments.simulated, processes=arguments.processes)
+
+
+def _finetune(arguments: argparse.Namespace) -> int:
+    from bids_cmb.detector.weights import load_model
+    from bids_cmb.training.finetune import describe, finetune, load_training_scans, split_subjects
+
+    recipe, base = _recipe(arguments), load_model(arguments.model)
+    items, _ = find_items(arguments, arguments.bids_dir)
+    kept, held = split_subjects([item.scan.subject for item in items], recipe.held_out, recipe.seed)
+    training, held_out = (
+        load_training_scans([item for item in items if item.scan.subject in names], recipe.processes)
+        for names in (kept, held)
+    )
+    simulated = _simulated(arguments)
+    for word, scans in (("training", training), ("held out", held_out), ("simulated", simulated)):
+        _log.info("%s: %s", word, describe(scans))
+    manifest = finetune(
+        base,
+        recipe,
+        training,
+        simulated,
+        held_out,
+        arguments.out,
+        dataset=arguments.bids_dir.resolve().name,
+        command=command_line(),
+    )
+    _log.info("wrote %s; use it with --model %s", manifest, arguments.out)
+    return 0
+
+
+def _crossval(arguments: argparse.Namespace) -> int:
+    from bids_cmb.detector.weights import load_model
+    from bids_cmb.evaluation.evaluate import evaluate
+    from bids_cmb.training.crossval import cross_validate
+
+    recipe, base = _recipe(arguments), load_model(arguments.model)
+    items, notes = find_items(arguments, arguments.bids_dir)
+    dataset = arguments.bids_dir.resolve().name
+    pairs = cross_validate(
+        items,
+        base,
+        recipe,
+        _simulated(arguments),
+        arguments.out,
+        folds=arguments.folds,
+        dataset=dataset,
+        command=command_line(),
+        with_anatomy=not arguments.no_anatomy,
+    )
+    facts = {
+        "Data": f"{len(pairs)} scans of {dataset}, annotated in {arguments.annotations.name}",
+        "Model": f"fine-tuned from {base.name} {base.version} in {arguments.folds} folds over subjects",
+        "Command": command_line(),
+    }
+    write_evaluation(evaluate(pairs), arguments.out, "Cross-validated detection", facts, notes)
+    return 0
