@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bids_cmb.errors import BidsCmbError, UsageError
 from bids_cmb.training.commands import add_commands
+from bids_cmb.training.user_commands import add_real_scan_options, with_real_scans
 
 _log = logging.getLogger(__name__)
 
@@ -91,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--processes", type=int, default=2, help="processes that share the work (CPU)")
     train.add_argument("--no-distillation", action="store_true", help="train the student from labels alone")
     train.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    add_real_scan_options(train)
     train.set_defaults(run=_train)
 
     add_commands(commands)
@@ -179,6 +181,7 @@ def _train(arguments: argparse.Namespace) -> int:
         raise UsageError(
             f"Training and validation share the head {', '.join(sorted(shared))}; split them by anatomy."
         )
+    training, validation, real_scans = with_real_scans(arguments, training, validation)
     recipe = Recipe(
         arguments.name,
         arguments.seed,
@@ -188,6 +191,7 @@ def _train(arguments: argparse.Namespace) -> int:
         distil=not arguments.no_distillation,
         device=arguments.device,
         processes=arguments.processes if arguments.device == "cpu" else 1,
+        real_scans=real_scans,
     )
     manifest = train_model(
         recipe,

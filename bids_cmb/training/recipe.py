@@ -28,7 +28,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that a training depends on besides its scans."""
+    """Everything that a training depends on besides its scans.
+
+    ``real_scans`` names the dataset of annotated real scans among them; empty if all are simulated.
+    """
 
     name: str
     seed: int = 1
@@ -39,6 +42,7 @@ class Recipe:
     distil: bool = True
     device: str = "cpu"
     processes: int = 1
+    real_scans: str = ""
 
 
 def train_model(
@@ -167,7 +171,7 @@ def finish_model(
         "name": recipe.name,
         "version": __version__,
         "licence": "Apache-2.0",
-        "description": "Microbleed detector for SWI, T2*-weighted GRE and QSM, trained on simulated scans only. Research use only.",
+        "description": f"Microbleed detector for SWI, T2*-weighted GRE and QSM, trained on {_sources(recipe)}. Research use only.",
         "contrasts": list(CONTRASTS),
         "grid": {"in_plane_mm": 0.75, "thinnest_slice_mm": 1.5},
         "candidate_net": {"channels": 2, "widths": [8, 16, 32, 48]},
@@ -187,6 +191,12 @@ def finish_model(
         "validation": figures,
     }
     return save_model(folder, card, stage1, student)
+
+
+def _sources(recipe: Recipe) -> str:
+    if not recipe.real_scans:
+        return "simulated scans only"
+    return f"simulated scans and annotated scans of {recipe.real_scans}"
 
 
 def _validation_figures(

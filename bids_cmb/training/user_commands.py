@@ -84,6 +84,46 @@ def add_annotation_options(parser: argparse.ArgumentParser, *, required: bool = 
     )
 
 
+def add_real_scan_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``train`` that mix annotated real scans in."""
+    parser.add_argument(
+        "--bids",
+        type=Path,
+        metavar="BIDS_DIR",
+        help="mix in the annotated scans of this dataset (--annotations)",
+    )
+    add_annotation_options(parser)
+    parser.add_argument(
+        "--simulated-share", type=float, default=0.5, help="share of simulated scans then (default: 0.5)"
+    )
+    parser.add_argument(
+        "--held-out",
+        type=float,
+        default=0.25,
+        help="share of the subjects that join the validation scans then",
+    )
+
+
+def with_real_scans(
+    arguments: argparse.Namespace, training: list[TrainingScan], validation: list[TrainingScan]
+) -> tuple[list[TrainingScan], list[TrainingScan], str]:
+    """Mix a user's scans into those of ``train``; also return the name of the dataset, empty without one."""
+    if arguments.bids is None:
+        return training, validation, ""
+    from bids_cmb.training.finetune import load_training_scans, mix, split_subjects
+
+    if arguments.annotations is None:
+        raise UsageError("--bids needs --annotations, the derivatives dataset that marks the lesions.")
+    items, _ = find_items(arguments, arguments.bids)
+    kept, held = split_subjects([i.scan.subject for i in items], arguments.held_out, arguments.seed)
+    real, held_out = (
+        load_training_scans([item for item in items if item.scan.subject in names], arguments.processes)
+        for names in (kept, held)
+    )
+    mixed = mix(real, training, arguments.simulated_share)
+    return mixed, [*validation, *held_out], arguments.bids.resolve().name
+
+
 def find_items(arguments: argparse.Namespace, bids_dir: Path) -> tuple[list[AnnotatedScan], list[str]]:
     """Find the annotated scans that the options name, and sentences on what was left out.
 

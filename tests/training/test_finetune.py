@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,10 +13,12 @@ import torch
 from bids_cmb.detector.weights import load_model
 from bids_cmb.errors import UsageError
 from bids_cmb.training import finetune as module
+from bids_cmb.training import recipe
 from bids_cmb.training.cli import main
 from bids_cmb.training.crossval import subject_folds
 from bids_cmb.training.finetune import mix, split_subjects
 from bids_cmb.training.prepared import prepared_scan
+from bids_cmb.training.simulate.corpus import save_scan
 
 from .tiny import tiny_scan
 from .tiny_dataset import make_tiny_dataset
@@ -103,3 +106,23 @@ def test_cross_validation_judges_every_scan_once(tmp_path: Path, untrained: Path
     assert len(scans) == 5
     assert (out / "fold-2" / "finetuned-fold-2.json").is_file()
     assert "Cross-validated" in (out / "evaluation.html").read_text(encoding="utf-8")
+
+
+def test_train_mixes_annotated_scans_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, marks = make_tiny_dataset(tmp_path, {"1": "mask", "2": "dseg"})
+    folders = [tmp_path / "train", tmp_path / "validation"]
+    for number, folder in enumerate(folders):
+        folder.mkdir()
+        save_scan(tiny_scan(10 + number), folder / f"gre_ball_{number}.npz")
+    seen: list[Any] = []
+    monkeypatch.setattr(recipe, "train_model", lambda *a, **_: seen.extend(a) or tmp_path)
+    command = ["train", *map(str, folders), "--bids", str(images), "--annotations", str(marks), "--out", str(tmp_path / "m"), "--processes", "1"]  # fmt: skip
+    assert main(command) == 0
+    given, training, validation, _ = seen
+    assert given.real_scans == "raw"
+    names = [sorted(scan.name for scan in scans) for scans in (training, validation)]
+    assert {names[0][0], names[1][0]} == {"gre_ball_0", "gre_ball_1"}
+    assert {names[0][1], names[1][1]} == {"sub-1_T2starw", "sub-2_T2starw"}
+    with pytest.raises(SystemExit):
+        main([*command, "--simulated-share", "much"])
+    assert main([c for c in command if c not in ("--annotations", str(marks))]) == 2

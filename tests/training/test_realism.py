@@ -8,10 +8,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from bids_cmb.detector.weights import load_model
 from bids_cmb.errors import UsageError
 from bids_cmb.training.realism import WAVELENGTHS, Statistics, differences, line_strength, texture_spectrum
-from bids_cmb.training.realism_page import RealImage, load_real
+from bids_cmb.training.realism_page import RealImage, load_real, measure_real
 
+#: Real images beside the repository, where there are any.
+SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 SPACING = (0.75, 0.75, 2.0)
 
 
@@ -64,3 +67,17 @@ def test_real_images_are_named_with_their_contrast_and_volume(tmp_path: Path) ->
         load_real(RealImage("gre", tmp_path / "x.nii"))
     with pytest.raises(Exception, match="none numbered 5"):
         load_real(RealImage("gre", tmp_path / "x.nii", 5))
+
+
+@pytest.mark.shared_data
+@pytest.mark.slow
+def test_a_real_slab_can_be_measured(untrained: Path) -> None:
+    slabs = sorted(SHARED.glob("gre_12echo/*.nii.gz"))
+    if not slabs:
+        pytest.skip("../shared/data is not here")
+    measured, protocol, height = measure_real(RealImage("gre", slabs[0], 4), load_model(untrained))
+    assert height == pytest.approx(14.0)
+    assert protocol.voxel[2] == pytest.approx(2.0)
+    assert not protocol.stripped
+    assert 0.5 < measured.statistics.values["intensity, 25 % of voxels below"] < 1.0
+    assert len(measured.pictures) == 4
