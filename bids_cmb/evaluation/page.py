@@ -36,7 +36,8 @@ def environment() -> Environment:
 
 def show(figure: Figure) -> str:
     """Write a figure with its interval: ``0.95 (0.91 to 0.98)``."""
-    digits = 2 if abs(figure.value) < 100 else 0
+    small = figure.group == "calibration"
+    digits = 3 if small else 2 if abs(figure.value) < 100 else 0
     value = format_number(figure.value, digits)
     if not math.isfinite(figure.low):
         return value

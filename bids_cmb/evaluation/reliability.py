@@ -18,6 +18,9 @@ from bids_cmb.evaluation.bootstrap import Figure, FloatMatrix, Resamples, divide
 from bids_cmb.evaluation.matching import ScanMatch
 
 BINS = 10
+#: Most candidates are surely nothing and hide how well the others are calibrated: these are summed up apart.
+_SURE = 0.1
+_SURE_NAME = ", candidates of 0.1 or more"
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,9 @@ def reliability(matches: Sequence[ScanMatch], resamples: Resamples) -> Reliabili
     """
     probability, right, scan = judged(matches)
     place = np.minimum((probability * BINS).astype(np.int64), BINS - 1)
+    every = probability, right, scan
+    likely = probability >= _SURE
+    sure = probability[likely], right[likely], scan[likely]
     bins = []
     for number in range(BINS):
         mine = place == number
@@ -78,28 +84,40 @@ def reliability(matches: Sequence[ScanMatch], resamples: Resamples) -> Reliabili
         low, high = wilson(hits, count)
         share = hits / count if count else math.nan
         bins.append(ReliabilityBin(number / BINS, (number + 1) / BINS, count, mean, share, low, high))
-    scans = len(matches)
+    return Reliability(
+        tuple(bins),
+        (*_scores("", *every, len(matches), resamples), *_scores(_SURE_NAME, *sure, len(matches), resamples)),
+    )
+
+
+def _scores(
+    suffix: str,
+    probability: FloatMatrix,
+    right: npt.NDArray[np.bool_],
+    scan: npt.NDArray[np.int64],
+    scans: int,
+    resamples: Resamples,
+) -> tuple[Figure, Figure]:
+    """Brier score and expected calibration error of some candidates."""
+    place = np.minimum((probability * BINS).astype(np.int64), BINS - 1)
     error, ones = np.zeros(scans), np.zeros(scans)
     np.add.at(error, scan, (probability - right) ** 2)
     np.add.at(ones, scan, 1.0)
-    brier = ratio("calibration", "Brier score", error, ones, resamples, unit="predictions", proportion=False)
+    brier = ratio(
+        "calibration", f"Brier score{suffix}", error, ones, resamples, unit="predictions", proportion=False
+    )
     excess = np.zeros((scans, BINS))
     np.add.at(excess, (scan, place), probability - right)
     value = float(_calibration_error(excess.sum(axis=0)[None], ones.sum()[None])[0])
     totals = resamples.totals(np.concatenate([excess, ones[:, None]], axis=1))
-    drawn = _calibration_error(totals[:, :BINS], totals[:, BINS])
-    low, high = interval(drawn) if resamples.subjects > 1 else (math.nan, math.nan)
-    ece = Figure(
-        "calibration",
-        "expected calibration error",
-        value,
-        low,
-        high,
-        len(probability),
-        "predictions",
-        "bootstrap" if low == low else "none",
+    low, high = (
+        interval(_calibration_error(totals[:, :BINS], totals[:, BINS]))
+        if resamples.subjects > 1
+        else (math.nan, math.nan)
     )
-    return Reliability(tuple(bins), (brier, ece))
+    name = f"expected calibration error{suffix}"
+    kind = "bootstrap" if math.isfinite(low) else "none"
+    return brier, Figure("calibration", name, value, low, high, len(probability), "predictions", kind)
 
 
 def _calibration_error(excess: FloatMatrix, count: FloatMatrix) -> FloatMatrix:

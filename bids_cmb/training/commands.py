@@ -18,6 +18,9 @@ from bids_cmb.training.user_commands import (
 )
 
 if TYPE_CHECKING:
+    from bids_cmb.detector.weights import Model
+    from bids_cmb.training.held_out import HeldOutResult
+
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 _log = logging.getLogger(__name__)
@@ -98,7 +101,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     sys.stdout.write("\n".join(summarise(results)) + "\n")
     if arguments.out is not None:
         facts = {
-            "Data": f"{len(paths)} simulated scans of {arguments.folder.name}, not trained on",
+            "Data": f"{len(paths)} simulated scans of {arguments.folder.name}",
             "Model": f"{model.name} {model.version}, SHA-256 {model.sha256[:12]}",
             "Command": command_line(),
         }
@@ -106,6 +109,19 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             evaluate([r.pair for r in results]), arguments.out, "Detection on simulated scans", facts, []
         )
     return 0
+
+
+def _seen(results: list[HeldOutResult], model: Model) -> list[str]:
+    """Warn if the model was trained on the anatomy of the scans: their figures flatter it."""
+    training = model.card.get("training", {})
+    known = set(training.get("anatomy", [])) if isinstance(training, dict) else set()
+    heads = {r.pair.subject.rsplit("_", 1)[0] for r in results}
+    shared = sorted(heads & known)
+    if not shared:
+        return []
+    note = f"The model was trained on the head {', '.join(shared)}, so that these figures flatter it."
+    _log.warning("%s", note)
+    return [note]
 
 
 def _realism(arguments: argparse.Namespace) -> int:

@@ -115,7 +115,9 @@ def test_brier_and_calibration_error_by_hand() -> None:
         (Prediction((0, 0, 0), 0.75), Prediction((0, 40, 0), 0.75), Prediction((0, 80, 0), 0.05)),
     )
     result = reliability([match_scan(pair)], Resamples.of(["01"], replicates=10))
-    brier, ece = result.figures
+    brier, ece, brier_likely, ece_likely = result.figures
+    assert brier_likely.value == pytest.approx((0.25**2 + 0.75**2) / 2)
+    assert ece_likely.value == pytest.approx(0.25)
     assert brier.value == pytest.approx((0.25**2 + 0.75**2 + 0.05**2) / 3)
     assert ece.value == pytest.approx((2 * abs(0.75 - 0.5) + 0.05) / 3)
     full = result.bins[7]
