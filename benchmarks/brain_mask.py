@@ -2,6 +2,7 @@
 
     python benchmarks/brain_mask.py speed                 256 x 256 x 160 voxels, simulated
     python benchmarks/brain_mask.py heads T1W [T1W ...]   overlap with masks made for training
+    python benchmarks/brain_mask.py simulated FOLDER [FOLDER ...]    overlap with the truth of simulated whole heads
     python benchmarks/brain_mask.py look IMAGE OUT.png --contrast gre
 
 `heads` is an honest figure only with ``--weights`` of a training that left the head out: the shipped weights
@@ -13,10 +14,12 @@ from __future__ import annotations
 import argparse
 import resource
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from bids_cmb.errors import InputError
 from bids_cmb.imaging.brain_mask import mask_brain
 from bids_cmb.imaging.mask_network import load_mask_model
 from bids_cmb.imaging.prepare import prepare
@@ -35,6 +38,8 @@ def main() -> None:
     commands.add_parser("speed")
     heads = commands.add_parser("heads")
     heads.add_argument("t1w", type=Path, nargs="+")
+    simulated = commands.add_parser("simulated")
+    simulated.add_argument("folders", type=Path, nargs="+")
     look = commands.add_parser("look")
     look.add_argument("image", type=Path)
     look.add_argument("out", type=Path)
@@ -48,6 +53,8 @@ def main() -> None:
         speed()
     elif arguments.command == "heads":
         overlap(arguments.t1w, arguments.weights)
+    elif arguments.command == "simulated":
+        truth(arguments.folders)
     else:
         picture(arguments.image, arguments.out, arguments.contrast, arguments.weights)
 
@@ -99,6 +106,36 @@ def overlap(paths: list[Path], weights: Path | None) -> None:
         seconds = time.perf_counter() - start
         dice = 2 * (found.mask & reference).sum() / (found.mask.sum() + reference.sum())
         print(f"{path.name}: Dice {dice:.4f} ({found.method}, {seconds:.1f} s), {list(found.warnings)}")
+
+
+def truth(folders: Sequence[Path]) -> None:
+    """Print overlap and lost microbleeds on the scans of `bids-cmb-train simulate`, with 95 % intervals over scans."""
+    from bids_cmb.training.simulate.corpus import load_scan
+
+    rows: dict[str, list[tuple[float, int, int]]] = {}
+    for path in (p for f in folders for p in sorted(f.glob("*.npz"))):
+        scan = load_scan(path)
+        try:
+            found = mask_brain(Volume(scan.image, scan.affine), scan.protocol.contrast).mask
+        except InputError:
+            found = np.zeros_like(scan.brain_mask)
+        dice = 2 * float((found & scan.brain_mask).sum()) / float(found.sum() + scan.brain_mask.sum())
+        outlined = [x.index for x in scan.lesions if x.visible and (scan.lesion_labels == x.index).any()]
+        lost = sum(not found[scan.lesion_labels == index].any() for index in outlined)
+        kind = f"{scan.protocol.contrast} {'stripped' if scan.protocol.stripped else 'whole head'}"
+        rows.setdefault(kind, []).append((dice, lost, len(outlined)))
+        print(
+            f"{path.stem} {kind}: Dice {dice:.3f}, {lost} of {len(outlined)} visible microbleeds outside",
+            flush=True,
+        )
+    for kind, values in sorted(rows.items()):
+        dice = np.array([v[0] for v in values])
+        draws = np.random.default_rng(0).choice(dice, (2000, len(dice))).mean(axis=1)
+        low, high = np.quantile(draws, [0.025, 0.975])
+        print(
+            f"{kind}: {len(dice)} scans, Dice {dice.mean():.3f} (95 % CI {low:.3f}-{high:.3f}), worst {dice.min():.3f};"
+            f" {sum(v[1] for v in values)} of {sum(v[2] for v in values)} visible microbleeds outside"
+        )
 
 
 def picture(path: Path, out: Path, contrast: str, weights: Path | None) -> None:
