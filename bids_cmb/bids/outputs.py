@@ -236,6 +236,8 @@ def _sidecars(scan: Scan, result: ScanResult, sources: Mapping[str, str]) -> dic
             "are explained in seg-MARS_dseg.tsv at the root of this dataset.",
             [image, *made_from_mask, *made_from_t1w],
             RegistrationQuality=_finite(result.anatomy.quality),
+            # The affine part of the registration; a deformation of a few millimetres may follow it.
+            WorldToMNI152=[[round(float(v), 6) for v in row] for row in result.anatomy.world_to_mni],
             **software,
         ),
         "candidates": sidecar(

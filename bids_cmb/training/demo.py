@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import multiprocessing
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import as_file, files
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import torch
 
 from bids_cmb.evaluation.cases import Prediction, Reference, ScanPair
 from bids_cmb.evaluation.matching import match_scan
@@ -99,7 +101,9 @@ def make_demo(folder: Path, subjects: Sequence[DemoSubject] = SUBJECTS, *, proce
         for job in jobs:
             _make_subject(job)
         return
-    with multiprocessing.get_context("spawn").Pool(min(processes, len(jobs))) as pool:
+    workers = min(processes, len(jobs))
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    with multiprocessing.get_context("spawn").Pool(workers, torch.set_num_threads, (threads,)) as pool:
         pool.map(_make_subject, jobs, chunksize=1)
 
 

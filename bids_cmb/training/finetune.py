@@ -23,7 +23,7 @@ from bids_cmb.training.calibrate import choose_threshold, fit_calibration
 from bids_cmb.training.datasets import AnnotatedScan, to_training_scan
 from bids_cmb.training.samples import TrainingScan
 from bids_cmb.training.stage1 import train_candidates
-from bids_cmb.training.stage2 import ScanCandidates, collect_candidates, judge, train_student
+from bids_cmb.training.stage2 import CubePool, ScanCandidates, collect_candidates, judge, train_student
 from bids_cmb.types import CONTRASTS, Contrast
 
 _log = logging.getLogger(__name__)
@@ -221,7 +221,7 @@ def _student(
         _report(name)(step, loss)
 
     return train_student(
-        sets,
+        CubePool.of(sets),
         None,
         steps=recipe.student_steps,
         seed=recipe.seed,

@@ -20,7 +20,14 @@ from bids_cmb.detector.weights import save_model
 from bids_cmb.training.calibrate import choose_threshold, fit_calibration
 from bids_cmb.training.samples import TrainingScan
 from bids_cmb.training.stage1 import train_candidates
-from bids_cmb.training.stage2 import ScanCandidates, collect_candidates, judge, train_student, train_teacher
+from bids_cmb.training.stage2 import (
+    CubePool,
+    ScanCandidates,
+    collect_candidates,
+    judge,
+    train_student,
+    train_teacher,
+)
 from bids_cmb.types import CONTRASTS
 
 _log = logging.getLogger(__name__)
@@ -84,11 +91,15 @@ def train_model(
         checkpoint=folder / "stage1.ckpt",
         report=_progress("stage 1", recipe.stage1_steps),
     ).cpu()
-    sets = _collect(recipe, stage1, training, add_missed=True)
+    kept = folder / "candidates.npz"
+    if not kept.exists():
+        CubePool.of(_collect(recipe, stage1, training, add_missed=True)).save(kept)
+    pool = CubePool.load(kept)
     _log.info(
-        "stage 1 done: %d candidates on %d training scans (%.0f s)",
-        sum(len(s.labels) for s in sets),
-        len(sets),
+        "stage 1 done: %d candidates on %d training scans, %d of them microbleeds (%.0f s)",
+        len(pool.labels),
+        len(training),
+        int(pool.labels.sum()),
         time.monotonic() - started,
     )
 
@@ -97,7 +108,7 @@ def train_model(
 
     teacher = (
         train_teacher(
-            sets,
+            pool,
             steps=recipe.teacher_steps,
             seed=recipe.seed,
             device=recipe.device,
@@ -109,7 +120,7 @@ def train_model(
         else None
     )
     student = train_student(
-        sets,
+        pool,
         teacher,
         steps=recipe.student_steps,
         seed=recipe.seed,

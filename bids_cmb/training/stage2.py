@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,16 +112,49 @@ def _match(peaks: np.ndarray, scan: TrainingScan) -> tuple[np.ndarray, np.ndarra
     return labels, found
 
 
+@dataclass(frozen=True)
+class CubePool:
+    """Candidates of all scans to train on: cubes (N, 3, 36, 36, 10) float16, segmentation uint8, labels 0 or 1."""
+
+    cubes: Tensor
+    segmentation: Tensor
+    labels: Tensor
+
+    @classmethod
+    def of(cls, sets: Sequence[ScanCandidates]) -> CubePool:
+        """Join the candidates of scans, without those to ignore."""
+        keep = [s.labels >= 0 for s in sets]
+        cubes, segmentation, labels = (
+            torch.cat([getattr(s, name)[k] for s, k in zip(sets, keep, strict=True)])
+            for name in ("cubes", "segmentation", "labels")
+        )
+        return cls(cubes, segmentation, labels)
+
+    def save(self, path: Path) -> None:
+        """Write an uncompressed .npz, whole or not at all."""
+        partial = path.with_name(f".{path.name}.{os.getpid()}.npz")
+        np.savez(
+            partial,
+            cubes=self.cubes.numpy(),
+            segmentation=self.segmentation.numpy(),
+            labels=self.labels.numpy(),
+        )
+        partial.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> CubePool:
+        """Read what `save` wrote."""
+        with np.load(path, allow_pickle=False) as store:
+            return cls(*(torch.from_numpy(store[name]) for name in ("cubes", "segmentation", "labels")))
+
+
 class _CubeSampler:
     """Batches of augmented cubes, a third of them microbleeds."""
 
-    def __init__(self, sets: Sequence[ScanCandidates], seed: int) -> None:
-        keep = [s.labels >= 0 for s in sets]
-        self._cubes = torch.cat([s.cubes[k] for s, k in zip(sets, keep, strict=True)])
-        self._segmentation = torch.cat([s.segmentation[k] for s, k in zip(sets, keep, strict=True)])
-        self._labels = torch.cat([s.labels[k] for s, k in zip(sets, keep, strict=True)])
+    def __init__(self, pool: CubePool, seed: int) -> None:
+        self._pool = pool
         self._rng = np.random.default_rng(seed)
-        self._pools = [torch.nonzero(self._labels == value)[:, 0].numpy() for value in (0, 1)]
+        self._pools = [torch.nonzero(pool.labels == value)[:, 0].numpy() for value in (0, 1)]
 
     def batch(self, size: int) -> tuple[Tensor, Tensor, Tensor]:
         positives = size // 3
@@ -131,8 +165,8 @@ class _CubeSampler:
             ]
         )
         chosen = torch.from_numpy(picks)
-        cubes, segmentation = self._cubes[chosen].float(), self._segmentation[chosen].float()
-        labels = self._labels[chosen].float()
+        cubes, segmentation = self._pool.cubes[chosen].float(), self._pool.segmentation[chosen].float()
+        labels = self._pool.labels[chosen].float()
         cubes, segmentation = self._moved(cubes, segmentation)
         flips = [axis for axis in (2, 3, 4) if self._rng.random() < 0.5]
         if flips:
@@ -159,7 +193,7 @@ def _cycle(
 
 
 def train_teacher(
-    sets: Sequence[ScanCandidates],
+    pool: CubePool,
     *,
     steps: int,
     seed: int,
@@ -183,7 +217,7 @@ def train_teacher(
             {"network": network, "average": average.network, "optimiser": optimiser, "schedule": schedule},
         )
         first = average.steps = store.resume()
-        sampler = _CubeSampler(sets, seed + 7919 * first + 104729 * rank)
+        sampler = _CubeSampler(pool, seed + 7919 * first + 104729 * rank)
         network.train()
         for step in range(first, steps):
             cubes, segmentation, labels = (x.to(device) for x in sampler.batch(batch // processes))
@@ -203,7 +237,7 @@ def train_teacher(
 
 
 def train_student(
-    sets: Sequence[ScanCandidates],
+    pool: CubePool,
     teacher: Teacher | None,
     *,
     steps: int,
@@ -229,7 +263,7 @@ def train_student(
             {"network": network, "average": average.network, "optimiser": optimiser, "schedule": schedule},
         )
         first = average.steps = store.resume()
-        sampler = _CubeSampler(sets, seed + 1 + 7919 * first + 104729 * rank)
+        sampler = _CubeSampler(pool, seed + 1 + 7919 * first + 104729 * rank)
         network.train()
         for step in range(first, steps):
             cubes, _, labels = (x.to(device) for x in sampler.batch(batch // processes))

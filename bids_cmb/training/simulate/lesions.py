@@ -229,6 +229,8 @@ def _minerals(subject: Subject, maps: Maps, rng: RandomSource, mimics: list[Mimi
             chi = (-2.0, -0.2) if calcium else (0.1, 0.6)
             _speckle(maps, rng, pool, grains, (0.8, 3.0), chi, (15, 90), 2.2, "pallidal mineral", mimics)
     for side in (-1.0, 1.0):
+        if rng.chance(0.6):
+            _plexus(subject, maps, rng, side, mimics)
         if rng.chance(0.5):
             pool = _near(subject, (side * 24, -42, 12), 13, (Tissue.VENTRICLE,))
             chi = (-2.0, -0.2) if rng.chance(0.7) else (0.1, 0.8)
@@ -262,6 +264,19 @@ def _minerals(subject: Subject, maps: Maps, rng: RandomSource, mimics: list[Mimi
             _speckle(
                 maps, rng, pool, rng.integer(1, 4), (1.0, 5.0), (-3.0, -0.3), (20, 60), 2.0, "falx", mimics
             )
+
+
+def _plexus(subject: Subject, maps: Maps, rng: RandomSource, side: float, mimics: list[Mimic]) -> None:
+    """Draw the body of the choroid plexus in one atrium: large, dim on magnitude, bright on QSM."""
+    pool = _near(subject, (side * 24, -42, 12), 13, (Tissue.VENTRICLE,))
+    if len(pool) == 0:
+        return
+    chi, r2star = rng.uniform(0.05, 0.3), rng.uniform(3, 35)
+    for _ in range(rng.integer(1, 4)):
+        x, y, z = (pool[int(rng.pick(1, len(pool)))].float() + rng.rand(3) - 0.5).tolist()
+        diameter = rng.uniform(3.0, 9.0)
+        draw_blob(maps, rng, (x, y, z), diameter, chi=chi, r2star=r2star, flatness=0.45)
+        mimics.append(Mimic((x, y, z), diameter / 2, "choroid plexus"))
 
 
 def _white_matter_damage(subject: Subject, maps: Maps, rng: RandomSource, mimics: list[Mimic]) -> None:

@@ -28,6 +28,7 @@ from bids_cmb.training.simulate.products import SusceptibilityMapping, susceptib
 from bids_cmb.training.simulate.protocol import Protocol, draw_protocol
 from bids_cmb.training.simulate.random_source import RandomSource
 from bids_cmb.training.simulate.subject import Subject, make_subject
+from bids_cmb.training.simulate.tissues import Tissue
 from bids_cmb.training.simulate.vessels import Vessels, draw_vessels
 from bids_cmb.types import Affine, BoolArray, Contrast, FloatArray
 
@@ -235,8 +236,10 @@ def _with_calcifications(subject: Subject, granulomas: list[Mimic], rng: RandomS
 def _furnish(subject: Subject, rng: RandomSource) -> list[Mimic]:
     """Add vessels and mimics to the subject's maps."""
     vessels: Vessels = draw_vessels(subject, rng, density=rng.uniform(0.4, 1.3))
-    chi, r2star = rng.uniform(0.28, 0.55), rng.uniform(20, 80)
+    chi, r2star = rng.uniform(0.2, 0.5), rng.uniform(20, 80)
     maps = Maps(subject.chi, subject.r2star, subject.signal, subject.spacing)
+    if rng.chance(0.7):
+        _darken_sulci(subject, rng)
     mimics = draw_mimics(subject, maps, rng)
     subject.chi.mul_(1 - vessels.veins).add_(vessels.veins * chi)
     subject.r2star.add_(vessels.veins * r2star)
@@ -247,6 +250,15 @@ def _furnish(subject: Subject, rng: RandomSource) -> list[Mimic]:
     else:
         subject.signal.mul_(1 + vessels.voids * rng.uniform(0.1, 1.0))  # inflow: bright
     return mimics
+
+
+def _darken_sulci(subject: Subject, rng: RandomSource) -> None:
+    """Fill the fluid of the sulci with what is too fine to draw: pia, trabeculae and small veins."""
+    fluid = (subject.tissue == int(Tissue.CSF)).float()
+    strands = torch.sigmoid(3 * smooth_field(rng, subject.shape, (subject.spacing,) * 3, 2.0)) * fluid
+    subject.signal.mul_(1 - strands * rng.uniform(0.0, 0.7))
+    subject.r2star.add_(strands * rng.uniform(0, 60))
+    subject.chi.add_(strands * rng.uniform(0.0, 0.1))
 
 
 def _magnitude(
@@ -293,9 +305,13 @@ def _susceptibility(
     spacing = (subject.spacing,) * 3
     total = field_shift(subject.chi, spacing, b0)
     inner = field_shift(torch.where(subject.brain, subject.chi, torch.zeros_like(subject.chi)), spacing, b0)
+    # What current methods leave of the background is less than the truncated SHARP of the simulation leaves.
+    total = inner + (total - inner) * (rng.uniform(0.15, 0.5) if rng.chance(0.88) else 1.0)
     extra = field_shift(lesioned.chi - subject.chi, spacing, b0)
     mapping = SusceptibilityMapping(rng, b0)
     mask = _stripped_mask(_on_grid(subject.brain.float(), acquisition) > 0.5, None, acquisition, rng)
+    if rng.chance(0.7):
+        mask = _without_worst_field(mask, _on_grid((total - inner).abs(), acquisition), acquisition, rng)
     size = acquisition.final_size
     unit_noise = rng.noise(*size)
     results = []
@@ -354,6 +370,16 @@ def _stripped_mask(mask: Tensor, image: Tensor | None, acquisition: Acquisition,
         local = smooth(image, tuple(0.7 / v for v in voxel))  # type: ignore[arg-type]
         out &= local > rng.uniform(0.05, 0.25) * float(image[mask].median())
     return out
+
+
+def _without_worst_field(
+    mask: Tensor, strength: Tensor, acquisition: Acquisition, rng: RandomSource
+) -> Tensor:
+    """Cut away the part of a mask with the steepest background, as pipelines do by the quality of the phase."""
+    level = smooth(strength, tuple(2.0 / v for v in acquisition.voxel))  # type: ignore[arg-type]
+    inside = level[mask]
+    limit = torch.quantile(inside[:: max(1, len(inside) // 100_000)], rng.uniform(0.96, 0.999))
+    return mask & (level < limit)
 
 
 def _affine(acquisition: Acquisition, protocol: Protocol) -> Affine:

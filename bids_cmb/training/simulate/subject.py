@@ -17,6 +17,10 @@ from bids_cmb.training.simulate.tissues import BRAIN, PROPERTIES, Tissue
 _TISSUES = tuple(Tissue)
 #: Air around the head, mm.
 _MARGIN = 6.0
+#: Brain with its fluid, litres: heads are brought into this range.
+_VOLUME = (1.1, 1.85)
+#: Proton signal of fluid in most protocols, whose repetition time leaves it little brighter than white matter.
+_USUAL_FLUID = (0.35, 0.85)
 #: Fine voxels along x that are sampled at once, to bound memory.
 _SLAB = 24
 
@@ -83,6 +87,7 @@ def make_subject(
     device = rng.device
     labels = torch.from_numpy(head.labels.astype(np.int64)).to(device)
     linear = _random_linear(rng, tilt)
+    linear = linear * _plausible_size(head, labels, linear)
     frame = _frame(head, linear, spacing, labels)
     shape = frame.shape
     displacement = _displacement(frame, rng, spacing, labels)
@@ -91,9 +96,11 @@ def make_subject(
         t: [rng.uniform(*r) for r in (PROPERTIES[t].chi, PROPERTIES[t].r2star, PROPERTIES[t].signal)]
         for t in _TISSUES
     }
+    if rng.chance(0.85):
+        values[Tissue.CSF][2] = rng.uniform(*_USUAL_FLUID)
     values[Tissue.VENTRICLE] = values[Tissue.CSF]
     present = [t for t in _TISSUES if bool((labels == int(t)).any())]
-    head_maps = _head_maps(labels, present, values)
+    head_maps = _head_maps(labels, present, values, rng.uniform(0.5, 0.9), rng.chance(0.5))
     air = torch.tensor(values[Tissue.BACKGROUND], device=device)
     properties = torch.empty(3, *shape, device=device)
     tissue = torch.empty(shape, dtype=torch.uint8, device=device)
@@ -116,7 +123,7 @@ def make_subject(
         0.5 * inside
     )
     chi += texture * rng.uniform(0.002, 0.012)
-    fine = smooth_field(rng, shape, spacings, 2.5).mul_(inside * rng.uniform(0.0, 0.04))
+    fine = smooth_field(rng, shape, spacings, 2.5).mul_(inside * rng.uniform(0.005, 0.06))
     r2star *= 1 + texture * rng.uniform(0.01, 0.05) + fine
     signal *= 1 + smooth_field(rng, shape, spacings, 9.0).mul_(inside) * rng.uniform(0.005, 0.03) + 0.5 * fine
     to_mni = _to_mni(head, linear, spacing, frame).to(device)
@@ -139,6 +146,15 @@ def _random_linear(rng: RandomSource, tilt: tuple[float, float, float]) -> Tenso
     shear = torch.eye(3, dtype=torch.float64)
     shear[0, 1], shear[1, 2] = rng.normal(0, 0.015), rng.normal(0, 0.03)
     return shear @ scale @ rotation
+
+
+def _plausible_size(head: Head, labels: Tensor, linear: Tensor) -> float:
+    """Factor on the head's millimetres that brings the brain's volume into `_VOLUME`."""
+    brain = torch.isin(labels, torch.tensor([int(t) for t in BRAIN], device=labels.device)).sum()
+    litres = float(brain) * abs(float(np.linalg.det(head.affine[:3, :3]))) * 1e-6
+    litres /= abs(float(torch.linalg.det(linear)))
+    wanted = min(max(litres, _VOLUME[0]), _VOLUME[1])
+    return float((litres / wanted) ** (1 / 3))
 
 
 def _centre(labels: Tensor) -> Tensor:
@@ -190,13 +206,16 @@ def _ageing(rng: RandomSource, labels: Tensor) -> Tensor:
     return gradient(smooth(fluid.float() * _inner(labels), (4.0, 4.0, 4.0))) * rng.uniform(-4.0, 28.0)
 
 
-def _head_maps(labels: Tensor, present: list[Tissue], values: dict[Tissue, list[float]]) -> Tensor:
+def _head_maps(
+    labels: Tensor, present: list[Tissue], values: dict[Tissue, list[float]], blur: float, sharp: bool
+) -> Tensor:
     """Property maps (4, X, Y, Z) on the head's grid: susceptibility, R2*, signal and coverage, mixed at borders."""
     maps = torch.zeros(4, *labels.shape, device=labels.device)
     total = torch.zeros(labels.shape, device=labels.device)
     for tissue in present:
-        # Squaring sharpens the border between tissues to about one voxel.
-        fraction = smooth((labels == int(tissue)).float(), (0.5, 0.5, 0.5)).square_()
+        fraction = smooth((labels == int(tissue)).float(), (blur,) * 3)
+        if sharp:  # a border of about one voxel instead of a gradual one
+            fraction.square_()
         total += fraction
         for channel, value in enumerate(values[tissue]):
             maps[channel] += fraction * value

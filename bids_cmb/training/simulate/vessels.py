@@ -175,7 +175,7 @@ def _bundle(
     base = torch.exp(math.log(radius[0]) + (math.log(radius[1]) - math.log(radius[0])) * rng.rand(count))
     along = torch.linspace(0, 1, steps, device=starts.device)[None] * (steps / length.clamp(min=2.0))[:, None]
     calibre = base[:, None] * (taper[0] + (taper[1] - taper[0]) * along.clamp(max=1))
-    strength = (0.7 + 0.3 * rng.rand(count))[:, None].expand_as(calibre)
+    strength = (0.4 + 0.6 * rng.rand(count))[:, None].expand_as(calibre)
     return _Beads((points[alive] + 0.0) * guides.step, calibre[alive], strength[alive]), points, alive
 
 
@@ -270,7 +270,7 @@ def _branches(
 def _cortical(rng: RandomSource, guides: _Guides, subject: Subject, density: float) -> list[_Beads]:
     rim = (guides.surface > 0.35) & (guides.surface < 0.75)
     beads = []
-    for share, mm, radius, wander in ((1.0, (8, 70), (0.3, 1.1), 0.06), (1.3, (4, 25), (0.15, 0.5), 0.10)):
+    for share, mm, radius, wander in ((1.0, (8, 70), (0.25, 1.1), 0.06), (2.4, (4, 30), (0.12, 0.5), 0.10)):
         count = round(rng.uniform(150, 600) * density * share)
         starts = _starts(rng, rim, count)
         heading = rng.randn(len(starts), 3)
@@ -392,7 +392,7 @@ def _arteries(rng: RandomSource, guides: _Guides, subject: Subject) -> list[_Bea
         (mni[:, 2] < 8) & (mni[:, 2] > -40) & (mni[:, 1] > -45) & (mni[:, 1] < 40) & (mni[:, 0].abs() < 52)
     )
     pool = index[basal]
-    count = rng.integer(2, 30) if rng.chance(0.7) else 0
+    count = rng.integer(4, 60) if rng.chance(0.75) else 0
     starts = pool[rng.pick(count, len(pool))] if len(pool) else pool[:0]
 
     def steer(points: Tensor, direction: Tensor) -> Tensor:

@@ -1,0 +1,104 @@
+"""The training itself, in miniature: made-up scans, a handful of steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bids_cmb.detector.weights import load_model
+from bids_cmb.errors import BidsCmbError
+from bids_cmb.training.parallel import average_gradients, train_together
+from bids_cmb.training.recipe import Recipe, train_model
+from bids_cmb.training.samples import Target, TrainingScan, training_scan
+from bids_cmb.training.stage1 import train_candidates
+from bids_cmb.types import CONTRASTS, Contrast
+
+SPACING = (1.5, 1.5, 3.0)
+
+
+def made_up(contrast: Contrast = "gre", seed: int = 0) -> TrainingScan:
+    """A box of tissue with three dark (or, on QSM, bright) balls; one more lies outside the brain mask."""
+    rng = np.random.default_rng(seed)
+    shape = (72, 80, 30)
+    affine = np.diag([*SPACING, 1.0])
+    grid = np.stack(
+        np.meshgrid(*[np.arange(n) * d for n, d in zip(shape, SPACING, strict=True)], indexing="ij"), -1
+    )
+    mask = np.zeros(shape, bool)
+    mask[6:-6, 6:-6, 2:-2] = True
+    places = [tuple(rng.uniform((20, 20, 15), (80, 90, 70))) for _ in range(3)]
+    balls = sum(np.exp(-0.5 * (np.linalg.norm(grid - p, axis=-1) / 1.8) ** 2) for p in places)
+    clean, sign = (0.0, 0.5) if contrast == "qsm" else (100.0, -70.0)
+    image = (clean + sign * balls + rng.normal(0, 0.02 * abs(sign), shape)) * mask
+    targets = [Target(p, 4.0, True) for p in [*places, (1.5, 1.5, 3.0)]]  # type: ignore[arg-type]
+    return training_scan(
+        f"{contrast}{seed}",
+        contrast,
+        image.astype(np.float32),
+        affine,
+        mask,
+        targets,
+        (balls > 0.5).astype(np.uint8),
+        seed=seed,
+    )
+
+
+def test_a_lesion_that_the_mask_cut_away_is_not_taught() -> None:
+    assert len(made_up().lesions) == 3
+
+
+@pytest.fixture
+def data() -> torch.Tensor:
+    return torch.randn(8, 3, generator=torch.Generator().manual_seed(1))
+
+
+def one_step(data: torch.Tensor, ranks: int) -> torch.Tensor:
+    def train(rank: int) -> torch.nn.Linear:
+        torch.manual_seed(0)
+        network = torch.nn.Linear(3, 1)
+        network(data.chunk(ranks)[rank]).square().mean().backward()
+        average_gradients(network)
+        torch.optim.SGD(network.parameters(), 0.1).step()
+        return network
+
+    return train_together(train, ranks, torch.nn.Linear(3, 1)).weight.detach()
+
+
+def test_processes_share_a_step_as_one_would_do_it(data: torch.Tensor) -> None:
+    shared = one_step(data, 2)  # before the other: forked processes must not inherit a backward pass
+    assert torch.allclose(shared, one_step(data, 1), atol=1e-6)
+
+
+def test_a_process_that_fails_stops_the_training(capfd: pytest.CaptureFixture[str]) -> None:
+    def train(rank: int) -> torch.nn.Linear:
+        raise RuntimeError(f"rank {rank} is out of luck")
+
+    with pytest.raises(BidsCmbError, match="resumes"):
+        train_together(train, 2, torch.nn.Linear(3, 1))
+    assert "out of luck" in capfd.readouterr().err
+
+
+def test_a_checkpoint_of_the_last_step_is_the_result(tmp_path: Path) -> None:
+    scans = [made_up()]
+    steps: list[int] = []
+    first = train_candidates(
+        scans, steps=200, seed=1, batch=1, checkpoint=tmp_path / "c", report=lambda s, _: steps.append(s)
+    )
+    again = train_candidates(
+        scans, steps=200, seed=1, batch=1, checkpoint=tmp_path / "c", report=lambda s, _: steps.append(s)
+    )
+    assert len(steps) == 200
+    for one, other in zip(first.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_recipe_ends_in_a_model_that_loads(tmp_path: Path) -> None:
+    recipe = Recipe("tiny", stage1_steps=2, teacher_steps=2, student_steps=2, candidate_threshold=0.0)
+    scans = [made_up(c, s) for s, c in enumerate(CONTRASTS)]
+    manifest = train_model(recipe, scans[:2], scans, tmp_path / "tiny", trained_on=["a box"], command="none")
+    model = load_model(str(manifest))
+    assert model.name == "tiny"
+    assert set(model.thresholds) == set(CONTRASTS)
