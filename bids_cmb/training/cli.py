@@ -90,6 +90,10 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--teacher-steps", type=int, default=500)
     train.add_argument("--student-steps", type=int, default=1000)
     train.add_argument("--processes", type=int, default=2, help="processes that share the work (CPU)")
+    train.add_argument("--stage1-rate", type=float, default=3e-3, help="peak learning rate of stage 1")
+    train.add_argument(
+        "--continue-from", type=Path, help="output folder of an earlier training: stage 1 goes on from there"
+    )
     train.add_argument("--no-distillation", action="store_true", help="train the student from labels alone")
     train.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     add_real_scan_options(train)
@@ -192,6 +196,8 @@ def _train(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         processes=arguments.processes if arguments.device == "cpu" else 1,
         real_scans=real_scans,
+        stage1_rate=arguments.stage1_rate,
+        continued_from=str(arguments.continue_from or ""),
     )
     manifest = train_model(
         recipe,

@@ -17,6 +17,7 @@ import torch
 from bids_cmb import __version__
 from bids_cmb.detector.networks import CandidateNet, Student
 from bids_cmb.detector.weights import save_model
+from bids_cmb.errors import InputError
 from bids_cmb.training.calibrate import choose_threshold, fit_calibration
 from bids_cmb.training.samples import TrainingScan
 from bids_cmb.training.stage1 import train_candidates
@@ -50,6 +51,8 @@ class Recipe:
     device: str = "cpu"
     processes: int = 1
     real_scans: str = ""
+    stage1_rate: float = 3e-3
+    continued_from: str = ""
 
 
 def train_model(
@@ -84,7 +87,9 @@ def train_model(
     started = time.monotonic()
     stage1 = train_candidates(
         training,
+        start=_earlier(recipe),
         steps=recipe.stage1_steps,
+        rate=recipe.stage1_rate,
         seed=recipe.seed,
         device=recipe.device,
         processes=recipe.processes,
@@ -140,6 +145,24 @@ def train_model(
         seconds=time.monotonic() - started,
         training_scans=len(training),
     )
+
+
+def _earlier(recipe: Recipe) -> CandidateNet | None:
+    """Stage 1 of the training that this one goes on from, if it names one.
+
+    Raises
+    ------
+    InputError
+        If that folder has no checkpoint of stage 1.
+    """
+    if not recipe.continued_from:
+        return None
+    path = Path(recipe.continued_from) / "stage1.ckpt"
+    if not path.is_file():
+        raise InputError(f"There is no checkpoint {path} to go on from.")
+    network = CandidateNet()
+    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["average"])
+    return network
 
 
 def _collect(

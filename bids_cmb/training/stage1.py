@@ -76,7 +76,7 @@ def train_candidates(
     processes
         Ranks that share every batch (CPU; `bids_cmb.training.parallel`).
     checkpoint
-        File to resume from and to save to every 200 steps.
+        File to resume from and to save to every 200 steps and at the end.
     report
         Called with step and running loss.
 
@@ -114,7 +114,7 @@ def train_candidates(
             running = 0.98 * running + 0.02 * float(loss.detach()) if step > first else float(loss.detach())
             if rank == 0:
                 report(step + 1, running)
-            if rank == 0 and (step + 1) % 200 == 0:
+            if rank == 0 and ((step + 1) % 200 == 0 or step + 1 == steps):
                 store.save(step + 1)
         return average.network.eval()  # type: ignore[return-value]
 

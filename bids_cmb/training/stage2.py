@@ -229,7 +229,7 @@ def train_teacher(
             _step(network, loss, optimiser, schedule, average)
             if rank == 0:
                 report("teacher", step + 1, float(loss.detach()))
-            if rank == 0 and (step + 1) % 100 == 0:
+            if rank == 0 and ((step + 1) % 100 == 0 or step + 1 == steps):
                 store.save(step + 1)
         return average.network.eval()  # type: ignore[return-value]
 
@@ -278,7 +278,7 @@ def train_student(
             _step(network, loss, optimiser, schedule, average)
             if rank == 0:
                 report("student", step + 1, float(loss.detach()))
-            if rank == 0 and (step + 1) % 100 == 0:
+            if rank == 0 and ((step + 1) % 100 == 0 or step + 1 == steps):
                 store.save(step + 1)
         return average.network.eval()  # type: ignore[return-value]
 
