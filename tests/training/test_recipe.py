@@ -96,7 +96,7 @@ def test_a_checkpoint_of_the_last_step_is_the_result(tmp_path: Path) -> None:
 
 
 def test_a_recipe_ends_in_a_model_that_loads(tmp_path: Path) -> None:
-    recipe = Recipe("tiny", stage1_steps=2, teacher_steps=2, student_steps=2, candidate_threshold=0.0)
+    recipe = Recipe("tiny", stage1_steps=2, teacher_steps=1, student_steps=1, candidate_threshold=0.0)
     scans = [made_up(c, s) for s, c in enumerate(CONTRASTS)]
     manifest = train_model(recipe, scans[:2], scans, tmp_path / "tiny", trained_on=["a box"], command="none")
     model = load_model(str(manifest))
