@@ -51,7 +51,10 @@ def test_the_stated_share_is_the_share(real: int, simulated: int, share: float) 
 
 
 def test_a_fine_tuned_model_is_a_folder_that_the_command_takes(
-    tmp_path: Path, untrained: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    untrained: Path,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     images, marks = make_tiny_dataset(tmp_path, {"1": "mask", "2": "dseg", "3": "points"})
     out = tmp_path / "model"
@@ -73,6 +76,21 @@ def test_a_fine_tuned_model_is_a_folder_that_the_command_takes(
     card = json.loads((out / "finetuned.json").read_text(encoding="utf-8"))
     assert card["training"]["base"]["sha256"] == base.sha256
     assert "simulated scans only" not in card["description"]
+    # The same command goes on from its checkpoints; another one must not.
+    command = [
+        "finetune",
+        str(images),
+        "--annotations",
+        str(marks),
+        "--out",
+        str(out),
+        "--model",
+        str(untrained),
+    ]
+    assert main([*command, *STEPS]) == 0
+    assert load_model(out).sha256 == tuned.sha256
+    assert main([*command, *STEPS, "--seed", "7"]) == 2
+    assert "other scans or settings" in capsys.readouterr().err
 
 
 def test_with_enough_held_out_scans_the_operating_point_is_chosen_anew(
