@@ -21,6 +21,7 @@ _BRIGHT = (0.45, 0.6, 0.75)
 _BRIGHTEST = 2.5
 _DIM = 0.4
 _LAST_GROWTH_MM = 6.0
+_RIM_MM = 4.1
 #: Radii of the erosion that parts brain from scalp, mm.
 _PARTING_MM = (2.5, 3.5, 5.0, 7.0)
 #: Brain lies at least this deep under the skin, mm.
@@ -84,7 +85,9 @@ def _best_part(image: FloatArray, inside: BoolArray, middle: BoolArray, level: f
     # Dim gyri at the vertex are reached last, with a lower threshold and no further than their own depth.
     dim = inside & (image > _DIM * level) & (image < _BRIGHTEST * level)
     grown = opened(dilated(opened(best, _ZOOMS, 2.0), _ZOOMS, _LAST_GROWTH_MM) & dim, _ZOOMS, 2.0) | best
-    return filled(closed(parts_of_size(grown, 0, share=1.0), _ZOOMS, 7.0))
+    solid = filled(closed(parts_of_size(grown, 0, share=1.0), _ZOOMS, 7.0))
+    # The outermost cortex is thinner than the opening above lets through; on SWI it is dim besides.
+    return filled(solid | (dilated(solid, _ZOOMS, _RIM_MM) & (image > _DIM * level)))
 
 
 def _head(coarse: FloatArray) -> BoolArray:

@@ -14,6 +14,8 @@ from bids_cmb.detector.weights import Calibration
 PREVALENCE_FACTOR = 0.35
 #: Operating point: the most sensitive one with at most this many false detections per scan.
 FALSE_PER_SCAN = 0.5
+#: Share of the lesions found by stage 1 that its threshold keeps.
+KEPT = 0.99
 
 
 def fit_calibration(
@@ -49,6 +51,24 @@ def fit_calibration(
 
     scale, offset = minimize(cost, np.array([1.0, 0.0]), method="Nelder-Mead").x
     return Calibration(float(max(scale, 0.05)), float(offset))
+
+
+def choose_candidate_threshold(
+    heights: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], *, least: float
+) -> float:
+    """Choose the height from which a peak of stage 1 is a candidate: the highest that keeps `KEPT` of the lesions found.
+
+    Parameters
+    ----------
+    heights, labels
+        Of the peaks of all validation scans (labels 1 microbleed, 0 not, -1 ignored).
+    least
+        The height that they were collected with; returned where there is no lesion.
+    """
+    found = np.sort(heights[labels == 1])
+    if len(found) == 0:
+        return least
+    return round(max(least, float(found[int((1 - KEPT) * len(found))]) - 5e-4), 3)
 
 
 def choose_threshold(

@@ -18,7 +18,7 @@ from bids_cmb import __version__
 from bids_cmb.detector.networks import CandidateNet, Student
 from bids_cmb.detector.weights import save_model
 from bids_cmb.errors import InputError
-from bids_cmb.training.calibrate import choose_threshold, fit_calibration
+from bids_cmb.training.calibrate import choose_candidate_threshold, choose_threshold, fit_calibration
 from bids_cmb.training.samples import TrainingScan
 from bids_cmb.training.stage1 import train_candidates
 from bids_cmb.training.stage2 import (
@@ -188,6 +188,12 @@ def finish_model(
 ) -> Path:
     """Calibrate on validation scans, choose operating points and write the model folder."""
     held = _collect(recipe, stage1, validation, add_missed=False)
+    least = choose_candidate_threshold(
+        torch.cat([s.heights for s in held]).double().numpy(),
+        torch.cat([s.labels for s in held]).numpy(),
+        least=recipe.candidate_threshold,
+    )
+    held = [s.above(least) for s in held]
     logits = [judge(student, s) for s in held]
     calibration, thresholds, definite, figures = {}, {}, {}, {}
     for contrast in CONTRASTS:
@@ -210,7 +216,7 @@ def finish_model(
         "grid": {"in_plane_mm": 0.75, "thinnest_slice_mm": 1.5},
         "candidate_net": {"channels": 2, "widths": [8, 16, 32, 48]},
         "student": {"channels": 3, "widths": [8, 16, 32]},
-        "candidate_threshold": recipe.candidate_threshold,
+        "candidate_threshold": least,
         "thresholds": thresholds,
         "definite": definite,
         "calibration": calibration,

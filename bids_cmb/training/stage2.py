@@ -54,6 +54,19 @@ class ScanCandidates:
     labels: Tensor
     missed: int
 
+    def above(self, height: float) -> ScanCandidates:
+        """Return those at least so high; lesions whose peak is lower count as missed."""
+        kept = self.heights >= height
+        lost = int((self.labels[~kept] == 1).sum())
+        return ScanCandidates(
+            self.scan,
+            self.cubes[kept],
+            self.segmentation[kept],
+            self.heights[kept],
+            self.labels[kept],
+            self.missed + lost,
+        )
+
 
 def collect_candidates(
     network: CandidateNet, scan: TrainingScan, *, threshold: float, add_missed: bool

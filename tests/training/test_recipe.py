@@ -10,6 +10,7 @@ import torch
 
 from bids_cmb.detector.weights import load_model
 from bids_cmb.errors import BidsCmbError
+from bids_cmb.training.calibrate import choose_candidate_threshold
 from bids_cmb.training.parallel import average_gradients, train_together
 from bids_cmb.training.recipe import Recipe, train_model
 from bids_cmb.training.samples import Target, TrainingScan, training_scan
@@ -102,3 +103,12 @@ def test_a_recipe_ends_in_a_model_that_loads(tmp_path: Path) -> None:
     model = load_model(str(manifest))
     assert model.name == "tiny"
     assert set(model.thresholds) == set(CONTRASTS)
+
+
+def test_the_candidate_threshold_keeps_nearly_all_that_was_found() -> None:
+    heights = np.linspace(0.0, 1.0, 201)
+    labels = (heights > 0.5).astype(np.int64)
+    chosen = choose_candidate_threshold(heights, labels, least=0.06)
+    assert (heights[labels == 1] >= chosen).mean() >= 0.99
+    assert chosen > 0.5
+    assert choose_candidate_threshold(heights, np.zeros_like(labels), least=0.06) == 0.06
