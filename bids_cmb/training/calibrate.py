@@ -13,7 +13,7 @@ from bids_cmb.detector.weights import Calibration
 #: Simulated scans carry several times the bleeds of real ones; positives are weighed down by this factor.
 PREVALENCE_FACTOR = 0.35
 #: Operating point: the most sensitive one with at most this many false detections per scan.
-FALSE_PER_SCAN = 0.5
+FALSE_PER_SCAN = 1.0
 #: Share of the lesions found by stage 1 that its threshold keeps.
 KEPT = 0.99
 
