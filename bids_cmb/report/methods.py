@@ -15,8 +15,6 @@ REFERENCES: Mapping[str, str] = {
     "of neuroimaging experiments. Sci Data 2016;3:160044.",
     "n4": "Tustison NJ et al. N4ITK: improved N3 bias correction. IEEE Trans Med Imaging 2010;29:1310-1320.",
     "mni": "Fonov V et al. Unbiased average age-appropriate atlases for pediatric studies. NeuroImage 2011;54:313-327.",
-    "ants": "Avants BB et al. A reproducible evaluation of ANTs similarity metric performance in brain image "
-    "registration. NeuroImage 2011;54:2033-2044.",
     "mars": "Gregoire SM et al. The Microbleed Anatomical Rating Scale (MARS): reliability of a tool to map brain "
     "microbleeds. Neurology 2009;73:1759-1766.",
     "microbleednet": "Sundaresan V et al. Automated detection of cerebral microbleeds on MR images using knowledge "
@@ -66,7 +64,7 @@ def describe(scans: Sequence[ScanResult]) -> Methods:
         f"and brain edges. {_models(scans)}"
     )
     paragraphs.append(
-        f"Each image was aligned with the MNI152 template {cite('mni')} by ANTs {cite('ants')}, and each microbleed "
+        f"Each image was aligned with the MNI152 template {cite('mni')} by an affine and a smooth deformable registration of its tissue classes, and each microbleed "
         f"was placed in one of the thirteen regions of the Microbleed Anatomical Rating Scale {cite('mars')} on "
         "either side and graded definite or possible from its calibrated probability. Sizes are those of the sphere "
         "of equal volume; blooming makes them larger than the deposit."
