@@ -39,8 +39,9 @@ class CandidateNet(nn.Module):
         Feature maps per level, four levels.
     """
 
-    def __init__(self, channels: int = 2, widths: tuple[int, int, int, int] = (8, 16, 32, 48)) -> None:
+    def __init__(self, channels: int = 2, widths: tuple[int, int, int, int] = (12, 24, 48, 72)) -> None:
         super().__init__()
+        self.channels, self.widths = channels, widths
         self.down = nn.ModuleList()
         before = channels
         for level, width in enumerate(widths):
@@ -103,8 +104,9 @@ class _Classifier(nn.Module):
 class Student(nn.Module):
     """Stage 2: says whether the candidate in the middle of a cube is a microbleed."""
 
-    def __init__(self, channels: int = 3, widths: tuple[int, int, int] = (8, 16, 32)) -> None:
+    def __init__(self, channels: int = 3, widths: tuple[int, int, int] = (12, 24, 48)) -> None:
         super().__init__()
+        self.channels, self.widths = channels, widths
         self.features = _Features(channels, widths)
         self.classifier = _Classifier(widths[2])
 

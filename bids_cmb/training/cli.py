@@ -166,7 +166,7 @@ def _simulate(arguments: argparse.Namespace) -> int:
 def _train(arguments: argparse.Namespace) -> int:
     from bids_cmb.training.prepared import prepare_corpus
     from bids_cmb.training.recipe import Recipe, train_model
-    from bids_cmb.training.simulate.corpus import load_scan
+    from bids_cmb.training.simulate.corpus import head_of
 
     training, validation = (
         prepare_corpus(folder, processes=arguments.processes, report=_prepared)
@@ -177,7 +177,7 @@ def _train(arguments: argparse.Namespace) -> int:
             f"Both folders need simulated scans (found {len(training)} and {len(validation)}); make them with `bids-cmb-train simulate`."
         )
     names = [
-        {load_scan(p).head for p in sorted(f.glob("*.npz"))}
+        {head_of(p) for p in sorted(f.glob("*.npz"))}
         for f in (arguments.training, arguments.validation)
     ]
     shared = names[0] & names[1]

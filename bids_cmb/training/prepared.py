@@ -25,7 +25,7 @@ _LEAST_DICE = 0.85
 #: Share of scans that keep the true mask, as with users who bring their own.
 _TRUE_MASKS = 0.25
 #: Part of the name of kept files: a change of the preparation makes new ones.
-_VERSION = 2
+_VERSION = 3
 
 
 def prepare_corpus(

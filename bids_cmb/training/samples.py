@@ -15,7 +15,7 @@ from bids_cmb.training.simulate.scan import SimulatedScan
 from bids_cmb.types import Affine, BoolArray, Contrast, FloatArray, Volume
 
 #: Patch of stage 1, working voxels.
-PATCH = (64, 64, 16)
+PATCH = (48, 48, 16)
 #: Share of patches around microbleeds, around what looks like one, and anywhere in the brain.
 _SHARES = (0.5, 0.25, 0.25)
 
@@ -161,8 +161,8 @@ def _stamp(
     grid = np.stack(
         np.meshgrid(*[np.arange(a, b) for a, b in zip(low, high, strict=True)], indexing="ij"), -1
     )
-    nearest = np.round(centre)
-    distance = np.linalg.norm((grid - nearest) * spacing, axis=-1)
+    # From the centre to the voxel's box, not its middle: of two thick slices that share a bleed, both may answer.
+    distance = np.linalg.norm(np.maximum(np.abs(grid - centre) - 0.5, 0.0) * spacing, axis=-1)
     if heat is None:
         weight[box] &= distance > max(2.5, diameter)
     else:

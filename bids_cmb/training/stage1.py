@@ -52,7 +52,7 @@ def train_candidates(
     steps: int,
     seed: int,
     start: CandidateNet | None = None,
-    batch: int = 12,
+    batch: int = 16,
     rate: float = 3e-3,
     device: str = "cpu",
     processes: int = 1,

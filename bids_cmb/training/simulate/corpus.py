@@ -113,6 +113,12 @@ def save_scan(scan: SimulatedScan, path: Path) -> None:
     partial.replace(path)
 
 
+def head_of(path: Path) -> str:
+    """Read the name of the head that a scan was made from, and nothing else of the file."""
+    with np.load(path, allow_pickle=False) as store:
+        return str(json.loads(str(store["facts"]))["head"])
+
+
 def load_scan(path: Path) -> SimulatedScan:
     """Read a scan written by `save_scan`.
 

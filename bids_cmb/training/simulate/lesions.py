@@ -27,6 +27,9 @@ PLACES: dict[str, tuple[float, tuple[Tissue, ...]]] = {
     "brainstem": (0.045, (Tissue.BRAINSTEM, Tissue.VENTRAL_DC)),
 }
 
+#: Share of deposits that are several millimetres wide themselves, instead of by blooming.
+LARGE_SHARE = 0.08
+
 
 @dataclass(frozen=True)
 class Deposit:
@@ -78,6 +81,8 @@ def draw_deposits(subject: Subject, rng: RandomSource, count: int) -> list[Depos
         deep = name in ("basal ganglia", "thalamus")
         diameter = min(6.0, max(0.5, math.exp(rng.normal(0.38 + 0.12 * deep, 0.42))))
         strength = math.exp(rng.uniform(math.log(0.5), math.log(5.0)))
+        if rng.chance(LARGE_SHARE):  # old, resorbed blood: wide and weak, as large on QSM as on T2*
+            diameter, strength = rng.uniform(3.0, 8.0), math.exp(rng.uniform(math.log(0.12), math.log(0.8)))
         deposits.append(Deposit((x, y, z), diameter, strength, rng.uniform(50, 250), name))
     return deposits
 
