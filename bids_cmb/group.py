@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from bids_cmb.bids.files import remove_abandoned, write_json
+from bids_cmb.bids.quality import QUALITY_COLUMNS, quality_rows
 from bids_cmb.bids.results import ScanOutcome, read_outcomes
 from bids_cmb.bids.review import GROUP_REVIEW_COLUMNS, count_reviews
 from bids_cmb.bids.tables import LESION_COLUMN_NOTES, LESION_COLUMNS, Cell, to_number, write_table
@@ -132,7 +133,7 @@ def run_group(config: RunConfig) -> int:
                 else []
             )
             lines += [
-                f"bids-cmb: group tables of {len(scans)} scans: {len(scans) - failed} done, {failed} failed. "
+                f"bids-cmb: group tables of {len(scans)} scan{'' if len(scans) == 1 else 's'}: {len(scans) - failed} done, {failed} failed. "
                 f"Results: {output_dir}"
             ]
             log.conclude("\n".join(lines))
@@ -169,6 +170,7 @@ def write_group_tables(output_dir: Path, scans: Sequence[ScanOutcome]) -> list[s
             MARS_COLUMNS,
             map(mars_row, scans),
         ),
+        ("group_quality", "What may be unusual about each scan.", QUALITY_COLUMNS, quality_rows(scans)),
     ]
     if reviews:
         tables.append(("group_review", "Readers' verdicts.", GROUP_REVIEW_COLUMNS, reviews))

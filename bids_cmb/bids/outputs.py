@@ -280,6 +280,11 @@ def _detection_fields(scan: Scan, result: ScanResult) -> dict[str, Any]:
         "Software": {"Name": "bids_cmb", "Version": bids_cmb.__version__},
         "MagneticFieldStrength": scan.field_strength,
         "EchoTime": scan.echo_time,
+        **{
+            key: scan.metadata[key]
+            for key in ("Manufacturer", "ManufacturersModelName")
+            if isinstance(scan.metadata.get(key), str)
+        },
         "VoxelSize": [round(edge, 4) for edge in image.zooms],
         "BrainVolume": round(voxels * image.voxel_volume, 1),
         "SNR": round(result.prepared.snr, 4) if math.isfinite(result.prepared.snr) else None,

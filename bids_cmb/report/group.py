@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bids_cmb.report.data import known, read_number, read_tsv
+from bids_cmb.report.group_charts import Row, bands, count, lobar_deep, regions, strips
 from bids_cmb.report.page import read_asset, render, write_page
-from bids_cmb.types import MARS_REGIONS
 
 PAGE = "group_cmb.html"
-#: Bands of counts, as trials report them.
-_BANDS = (("0", 0, 0), ("1", 1, 1), ("2-4", 2, 4), ("5-10", 5, 10), ("more than 10", 11, math.inf))
 #: Columns of the table of scans, with their headings.
 COLUMNS = {
     "participant_id": "Participant",
@@ -22,24 +19,25 @@ COLUMNS = {
     "contrast": "Contrast",
     "status": "Status",
     "n_cmb": "Microbleeds",
+    "n_cmb_reviewed": "Reviewed",
     "n_definite": "Definite",
     "n_possible": "Possible",
     "n_lobar": "Lobar",
     "n_deep": "Deep",
     "n_infratentorial": "Infratentorial",
     "total_volume": "Volume (mm³)",
-    "brain_volume": "Brain (mm³)",
+    "field_strength": "Field (T)",
+    "voxel_size": "Voxel (mm)",
+    "brain_volume": "Brain (ml)",
     "snr": "SNR",
+    "outliers": "Unusual",
     "warnings": "Warnings",
 }
-TEXT_COLUMNS = ("participant_id", "session_id", "contrast", "status", "warnings")
-#: The plot of lobar against deep counts: its side and the margin on its left and below, px.
-_SIDE = 220
-_MARGIN = 34
+TEXT_COLUMNS = ("participant_id", "session_id", "contrast", "status", "voxel_size", "outliers", "warnings")
 
 
 def write_group_page(output_dir: Path) -> Path:
-    """Write ``OUTPUT_DIR/group_cmb.html`` from ``group_cmb.tsv`` and ``group_mars.tsv``.
+    """Write ``OUTPUT_DIR/group_cmb.html`` from the group tables.
 
     Parameters
     ----------
@@ -57,22 +55,48 @@ def write_group_page(output_dir: Path) -> Path:
         If the page cannot be written.
     """
     scans = read_tsv(output_dir / "group_cmb.tsv")
-    mars = read_tsv(output_dir / "group_mars.tsv")
+    quality = read_tsv(output_dir / "group_quality.tsv")
+    reviewed = _reviewed(read_tsv(output_dir / "group_review.tsv"))
+    unusual = {_scan(row): known(row.get("outliers")) for row in quality}
     done = [row for row in scans if row.get("status") == "done"]
+    links = _links(scans, output_dir)
+    columns = {k: v for k, v in COLUMNS.items() if k != "n_cmb_reviewed" or reviewed}
     page = {
         "summary": _summary(scans, done),
+        "reviewed": _review_summary(reviewed),
         "pooled": len({row.get("participant_id") for row in done}) < len(done),
-        "columns": [(heading, name not in TEXT_COLUMNS) for name, heading in COLUMNS.items()],
-        "rows": [_row(row, output_dir) for row in scans],
-        "bands": _bands(done),
-        "mars": _mars(mars),
-        "plot": _plot(done),
-        "failed": [row for row in scans if row.get("status") == "failed"],
+        "columns": [(heading, name not in TEXT_COLUMNS) for name, heading in columns.items()],
+        "rows": [
+            _row(row, list(columns), links, reviewed.get(_scan(row), ""), unusual.get(_scan(row), ""))
+            for row in scans
+        ],
+        "bands": bands(done),
+        "mars": regions(read_tsv(output_dir / "group_mars.tsv")),
+        "plot": lobar_deep(done, links),
+        "strips": strips(quality, links),
+        "unusual": [
+            {
+                "name": " ".join(
+                    filter(
+                        None, (row["participant_id"], known(row.get("session_id")), row.get("contrast", ""))
+                    )
+                ),
+                "link": links.get(row["participant_id"], ""),
+                "why": unusual[_scan(row)],
+            }
+            for row in quality
+            if unusual[_scan(row)]
+        ],
+        "failed": [
+            {**row, "link": links.get(row.get("participant_id", ""), "")}
+            for row in scans
+            if row.get("status") == "failed"
+        ],
     }
     text = render(
         "group.html.jinja",
         [read_asset("base.css"), read_asset("group.css")],
-        [read_asset("group.js")],
+        [read_asset("display.js"), read_asset("group.js")],
         page=page,
         side="radiological",
     )
@@ -81,15 +105,46 @@ def write_group_page(output_dir: Path) -> Path:
     return path
 
 
-def _count(row: Mapping[str, str], column: str) -> int:
-    value = read_number(row.get(column))
-    return 0 if math.isnan(value) else int(value)
+def _scan(row: Row) -> tuple[str, str]:
+    return row.get("participant_id", ""), row.get("source", "")
 
 
-def _summary(scans: Sequence[Mapping[str, str]], done: Sequence[Mapping[str, str]]) -> str:
+def _links(scans: Sequence[Row], output_dir: Path) -> dict[str, str]:
+    """Pages of the participants that have one; a name that is no label is never made a link."""
+    links = {}
+    for participant in {row.get("participant_id", "") for row in scans}:
+        label = participant.replace("-", "").replace("+", "")
+        if label.isalnum() and (output_dir / f"{participant}.html").is_file():
+            links[participant] = f"{participant}.html"
+    return links
+
+
+def _reviewed(rows: Sequence[Row]) -> dict[tuple[str, str], str]:
+    """Microbleeds by the readers of each scan; several readers are listed with a slash."""
+    counts: dict[tuple[str, str], str] = {}
+    for row in rows:
+        number = known(row.get("n_cmb_reviewed"))
+        counts[_scan(row)] = f"{counts[_scan(row)]} / {number}" if _scan(row) in counts else number
+    return counts
+
+
+def _review_summary(reviewed: Mapping[tuple[str, str], str]) -> str:
+    if not reviewed:
+        return ""
+    numbers = [read_number(text) for text in reviewed.values()]
+    total = sum(int(n) for n in numbers if not math.isnan(n))
+    scans = f"{len(reviewed)} scan{'' if len(reviewed) == 1 else 's'}"
+    if any(math.isnan(n) for n in numbers):
+        return (
+            f"Readers judged {scans}; where several readers judged a scan, their counts stand side by side."
+        )
+    return f"Readers judged {scans} and counted {total} microbleed{'' if total == 1 else 's'} there."
+
+
+def _summary(scans: Sequence[Row], done: Sequence[Row]) -> str:
     people = len({row.get("participant_id") for row in scans})
-    positive = sum(_count(row, "n_cmb") > 0 for row in done)
-    total = sum(_count(row, "n_cmb") for row in done)
+    positive = sum(count(row, "n_cmb") > 0 for row in done)
+    total = sum(count(row, "n_cmb") for row in done)
     failed = len(scans) - len(done)
     text = f"{len(done)} scan{'' if len(done) == 1 else 's'} of {people} participant{'' if people == 1 else 's'}: "
     text += f"{total} microbleed{'' if total == 1 else 's'}, at least one in {positive} scan{'' if positive == 1 else 's'}"
@@ -98,73 +153,17 @@ def _summary(scans: Sequence[Mapping[str, str]], done: Sequence[Mapping[str, str
     return text + (f"; {failed} scan{'' if failed == 1 else 's'} failed." if failed else ".")
 
 
-def _row(row: Mapping[str, str], output_dir: Path) -> dict[str, Any]:
-    participant = row.get("participant_id", "")
-    page = f"{participant}.html"
-    linked = participant.replace("-", "").replace("+", "").isalnum() and (output_dir / page).is_file()
-    return {
-        "link": page if linked else "",
-        "cells": [(known(row.get(name)) or "–", name not in TEXT_COLUMNS) for name in COLUMNS],
+def _row(
+    row: Row, columns: Sequence[str], links: Mapping[str, str], reviewed: str, unusual: str
+) -> dict[str, Any]:
+    volume = read_number(row.get("brain_volume"))
+    shown = {
+        **row,
+        "brain_volume": "" if math.isnan(volume) else f"{volume / 1000:.0f}",
+        "n_cmb_reviewed": reviewed,
+        "outliers": unusual,
     }
-
-
-def _bands(done: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
-    counts = [_count(row, "n_cmb") for row in done]
-    numbers = [sum(low <= n <= high for n in counts) for _, low, high in _BANDS]
-    most = max(numbers, default=0) or 1
-    return [
-        {"name": name, "count": n, "share": round(100 * n / most, 1)}
-        for (name, _, _), n in zip(_BANDS, numbers, strict=True)
-    ]
-
-
-def _plot(done: Sequence[Mapping[str, str]]) -> dict[str, Any]:
-    """Place each pair of lobar and deep counts, on axes that grow with log(1 + n); area: the number of scans."""
-    pairs = Counter((_count(row, "n_lobar"), _count(row, "n_deep")) for row in done)
-    top = max((max(pair) for pair in pairs), default=0)
-    ticks = [0, 1, 2, 5]
-    while ticks[-1] < top:
-        ticks.append(10 * ticks[-3])
-
-    def along(count: float) -> float:
-        return round(_SIDE * math.log1p(count) / math.log1p(ticks[-1]), 1)
-
-    most = max(pairs.values(), default=1)
-    points = [
-        {
-            "x": _MARGIN + along(lobar),
-            "y": 12 + _SIDE - along(deep),
-            "r": round(4 + 8 * math.sqrt((scans - 1) / most), 1),
-            "text": f"{lobar} lobar, {deep} deep: {scans} scan{'' if scans == 1 else 's'}",
-        }
-        for (lobar, deep), scans in sorted(pairs.items(), key=lambda item: (-item[1], item[0]))
-    ]
     return {
-        "points": points,
-        "ticks": [{"text": n, "x": _MARGIN + along(n), "y": 12 + _SIDE - along(n)} for n in ticks],
-        "left": _MARGIN,
-        "bottom": 12 + _SIDE,
-        "right": _MARGIN + _SIDE,
+        "link": links.get(row.get("participant_id", ""), ""),
+        "cells": [(known(shown.get(name)) or "–", name not in TEXT_COLUMNS) for name in columns],
     }
-
-
-def _mars(rows: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
-    """Sum the MARS form over all scans; the shade of a cell is its share of the largest."""
-    sums: Counter[tuple[str, str]] = Counter()
-    for row in rows:
-        for code, _, _ in MARS_REGIONS:
-            for side in ("R", "L"):
-                sums[code, side] += sum(
-                    _count(row, f"{code}_{side}_{certainty}") for certainty in ("definite", "possible")
-                )
-    most = max(sums.values(), default=0) or 1
-    return [
-        {
-            "name": name,
-            "category": category,
-            "cells": [
-                {"count": sums[code, side], "share": round(sums[code, side] / most, 2)} for side in ("R", "L")
-            ],
-        }
-        for code, name, category in MARS_REGIONS
-    ]

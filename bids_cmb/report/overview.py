@@ -199,7 +199,7 @@ def draw_projections(scan: LoadedScan, link: Link) -> list[Projection]:
                 ),
                 regions=tuple(regions),
                 dots=tuple(dots),
-                alt=f"{plane.capitalize()} outline of the brain with {len(dots)} microbleeds",
+                alt=f"{plane.capitalize()} outline of the brain with {len(dots)} microbleed{'' if len(dots) == 1 else 's'}",
             )
         )
     return projections

@@ -177,8 +177,7 @@ def _train(arguments: argparse.Namespace) -> int:
             f"Both folders need simulated scans (found {len(training)} and {len(validation)}); make them with `bids-cmb-train simulate`."
         )
     names = [
-        {head_of(p) for p in sorted(f.glob("*.npz"))}
-        for f in (arguments.training, arguments.validation)
+        {head_of(p) for p in sorted(f.glob("*.npz"))} for f in (arguments.training, arguments.validation)
     ]
     shared = names[0] & names[1]
     if shared:

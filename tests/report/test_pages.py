@@ -87,13 +87,18 @@ def test_text_of_sidecars_and_logs_is_shown_and_never_run(tmp_path: Path) -> Non
     assert 'id="errors"' in text
 
 
-def test_scans_at_the_same_counts_share_a_dot(tmp_path: Path) -> None:
+def test_scans_at_the_same_counts_lie_side_by_side(tmp_path: Path) -> None:
     header = "participant_id\tcontrast\tstatus\tn_cmb\tn_lobar\tn_deep\n"
     rows = "sub-01\tswi\tdone\t3\t2\t1\nsub-01\tqsm\tdone\t3\t2\t1\nsub-03\tgre\tdone\t300\t260\t40\n"
     (tmp_path / "group_cmb.tsv").write_text(header + rows, encoding="utf-8")
     text = write_group_page(tmp_path).read_text(encoding="utf-8")
-    assert "2 lobar, 1 deep: 2 scans" in text
-    assert "260 lobar, 40 deep: 1 scan<" in text
+    dots = re.findall(r'cx="([\d.]+)" cy="([\d.]+)" r="3"><title>([^<]+)', text)
+    assert [what for _, _, what in dots] == [
+        "sub-01 swi: 2 lobar, 1 deep",
+        "sub-01 qsm: 2 lobar, 1 deep",
+        "sub-03 gre: 260 lobar, 40 deep",
+    ]
+    assert dots[0][:2] != dots[1][:2]
     assert "in these numbers several times" in text
 
 
