@@ -35,6 +35,7 @@ _VALUES: Final[Mapping[str, Mapping[str, Any]]] = {
         "exclusive-maximum": True,
     },
     "device": {"type": "String"},
+    "registration": {"type": "String"},
     "nprocs": {"type": "Number", "integer": True, "minimum": 1},
     "omp_nthreads": {"type": "Number", "integer": True, "minimum": 1},
     "mem_gb": {"type": "Number", "minimum": 0, "exclusive-minimum": True},

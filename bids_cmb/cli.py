@@ -115,6 +115,7 @@ def parse(argv: Sequence[str]) -> RunConfig:
         work_dir=_absolute(options.work_dir) if options.work_dir else None,
         model=options.model,
         threshold=options.threshold,
+        registration=options.registration,
         report=not options.no_report,
         reports_only=options.reports_only,
         save_preproc=options.save_preproc,
@@ -198,6 +199,12 @@ def _add_detection(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--save-preproc", action="store_true", help="also write the image as the detector saw it"
+    )
+    group.add_argument(
+        "--registration",
+        choices=("fast", "syn"),
+        default="fast",
+        help="how regions are placed: fast (seconds), or refined by ANTs' SyN",
     )
     group.add_argument("--no-report", action="store_true", help="write no HTML pages")
     group.add_argument("--reports-only", action="store_true", help="only make the HTML pages again")

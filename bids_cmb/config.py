@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 Level = Literal["participant", "group"]
 Device = Literal["auto", "cpu", "cuda"]
+RegistrationKind = Literal["fast", "syn"]
 
 
 class ExitCode(enum.IntEnum):
@@ -64,6 +65,7 @@ class RunConfig:
     work_dir: Path | None = None
     model: str | None = None
     threshold: float | None = None
+    registration: RegistrationKind = "fast"
     report: bool = True
     reports_only: bool = False
     save_preproc: bool = False

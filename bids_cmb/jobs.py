@@ -155,6 +155,7 @@ def scan_fingerprint(scan: Scan, config: RunConfig, model: Mapping[str, Any]) ->
         "software": bids_cmb.__version__,
         "model": dict(model),
         "threshold": config.threshold,
+        "registration": config.registration,
         "contrast": scan.contrast,
         "source": source_uri(scan),
         "metadata": dict(scan.metadata),

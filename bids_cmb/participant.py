@@ -68,7 +68,7 @@ def process_scan(job: ScanJob) -> Detection:
     prepared = prepare(loaded.volume, scan.contrast, brain_mask=own_mask, metadata=scan.metadata)
     image, brain = prepared.image, prepared.brain_mask
     detection = detect(image, brain, scan.contrast, model, device=config.device)
-    anatomy = locate(image, brain, scan.contrast, t1w=t1w)
+    anatomy = locate(image, brain, scan.contrast, t1w=t1w, finer=config.registration == "syn")
     detection = assign_regions(detection, anatomy, image)
     detection = clean_up(detection, brain, anatomy.zones, scan.contrast, model)
 

@@ -125,7 +125,7 @@ def deform(sample: Sample, template: Template, fit: Fit) -> Deformed:
                 field.displacement + step, (*[ELASTIC_MM / LATTICE_MM] * 3, 0), mode="nearest"
             )
             field = replace(field, displacement=moved.astype(np.float32))
-    return _figures(sample, template, mapped, field, rim)
+    return figures(sample, template, mapped, field, rim)
 
 
 def _explain(
@@ -205,10 +205,10 @@ def _solve(force: FloatArray, stiffness: FloatArray, sigma_mm: float) -> FloatAr
     return np.asarray(step / np.maximum(1.0, length / LONGEST_STEP_MM), np.float32)
 
 
-def _figures(
+def figures(
     sample: Sample, template: Template, mapped: DoubleArray, field: Deformation, rim: float
 ) -> Deformed:
-    """Similarity and overlap after the deformation."""
+    """Return a deformation with similarity and overlap after it, and the brightness of every tissue."""
     voxels = to_voxels(field(mapped), template.affine)
     fits, bases = _explain(sample, template, voxels)
     shares = []

@@ -159,6 +159,7 @@ def locate(
     *,
     t1w: Volume | None = None,
     deformable: bool = True,
+    finer: bool = False,
 ) -> Anatomy:
     """Find the regions of MARS and the zones of mimics in one scan.
 
@@ -174,6 +175,8 @@ def locate(
         A T1w image of the same session, to place regions better.
     deformable
         Whether a smooth deformation follows the affine registration.
+    finer
+        Whether ANTs refines it.
 
     Returns
     -------
@@ -193,7 +196,7 @@ def locate(
             {"similarity": 0.0, "overlap": 0.0},
             (warning,),
         )
-    registration = register(image, brain_mask, t1w=t1w, deformable=deformable)
+    registration = register(image, brain_mask, t1w=t1w, deformable=deformable, finer=finer)
     return Anatomy(
         mars=region_map(image, brain_mask, registration),
         world_to_mni=registration.world_to_mni,

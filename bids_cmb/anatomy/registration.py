@@ -1,13 +1,14 @@
 """Where a scan lies in MNI space: robust starts, an affine fit, and a smooth deformation on top.
 
-It needs no other package, takes a few seconds on one core, and gives the same bytes whatever the number of threads.
+By default it needs no other package, takes a few seconds on one core, and gives the same bytes whatever the number
+of threads; ANTs refines it where asked to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 from scipy import ndimage
@@ -16,6 +17,7 @@ from bids_cmb.anatomy import rigid
 from bids_cmb.anatomy.affine_fit import PRIOR_MEAN, Fit, Pose, evaluate, refine, with_surround
 from bids_cmb.anatomy.deform import Deformation, Deformed, deform
 from bids_cmb.anatomy.sampling import DoubleArray, Sample, apply_matrix, interpolate, take_sample, to_voxels
+from bids_cmb.anatomy.syn import deform_with_ants
 from bids_cmb.anatomy.template import Template, load_template
 from bids_cmb.types import Affine, BoolArray, Volume
 
@@ -34,6 +36,8 @@ LEAST_OVERLAP = 0.88
 #: A deformation that folds space more than this, or moves further, is not believed (smallest Jacobian, mm).
 LEAST_JACOBIAN = 0.15
 LARGEST_SHIFT_MM = 25.0
+#: The finer registration is taken unless it explains less than this share below the fast one.
+NO_WORSE = 0.01
 
 
 @dataclass(frozen=True)
@@ -150,7 +154,12 @@ def tissue_shares(sample: Sample, template: Template, registration: Registration
 
 
 def register(
-    volume: Volume, brain_mask: BoolArray, *, t1w: Volume | None = None, deformable: bool = True
+    volume: Volume,
+    brain_mask: BoolArray,
+    *,
+    t1w: Volume | None = None,
+    deformable: bool = True,
+    finer: bool = False,
 ) -> Registration:
     """Find where a scan lies in MNI space.
 
@@ -165,6 +174,8 @@ def register(
         with it.
     deformable
         Whether a smooth deformation follows the affine.
+    finer
+        Whether ANTs then fits a finer deformation, taken if it explains the scan no worse.
 
     Returns
     -------
@@ -190,7 +201,8 @@ def register(
             )
     if not believable(fit):
         return by_moments(fine, template, fit)
-    done = _finish(fine, template, fit, deformable=deformable)
+    refined = partial(deform_with_ants, volume, brain_mask) if finer else None
+    done = _finish(fine, template, fit, deformable=deformable, refined=refined)
     return Registration(
         done.world_to_mni, done.deformation, done.flip, done.quality, (*warnings, *done.warnings)
     )
@@ -217,7 +229,14 @@ def by_moments(sample: Sample, template: Template, failed: Fit) -> Registration:
     return Registration(fit.pose.matrix, None, (1, 1, 1), quality, (warning,))
 
 
-def _finish(sample: Sample, template: Template, fit: Fit, *, deformable: bool) -> Registration:
+def _finish(
+    sample: Sample,
+    template: Template,
+    fit: Fit,
+    *,
+    deformable: bool,
+    refined: Callable[[Sample, Template, Fit, Deformed], Deformed] | None = None,
+) -> Registration:
     """Affine, deformation where it can be believed, figures and warnings."""
     quality = {
         "similarity": fit.similarity, "overlap": fit.overlap, "mask_rim": float(fit.pose.parameters[12]),
@@ -227,6 +246,13 @@ def _finish(sample: Sample, template: Template, fit: Fit, *, deformable: bool) -
     deformation = None
     if deformable:
         deformed = deform(sample, template, fit)
+        if refined is not None:
+            better = refined(sample, template, fit, deformed)
+            believed, _ = _believed(better, fit)
+            if believed is not None and better.similarity >= deformed.similarity - NO_WORSE:
+                deformed = better
+            else:
+                warnings.append("The finer registration was no improvement and was not used.")
         quality |= {"similarity": deformed.similarity, "overlap": deformed.overlap}
         deformation, complaint = _believed(deformed, fit)
         if complaint:

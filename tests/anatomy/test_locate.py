@@ -8,6 +8,7 @@ from scipy import ndimage
 
 from bids_cmb.anatomy.locate import locate
 from bids_cmb.anatomy.mars import assign_regions
+from bids_cmb.anatomy.registration import register
 from bids_cmb.anatomy.template import load_mars
 from bids_cmb.types import MARS_REGIONS, Anatomy, Candidate, Detection, Volume, mars_label, mars_region
 
@@ -63,3 +64,25 @@ def test_a_lesion_at_a_border_names_both_regions() -> None:
     assert (first.mars_region, first.hemisphere, first.flags) == ("F", "L", ("border:P",))
     assert (second.mars_region, second.mars_category, second.flags) == ("F", "lobar", ())
     assert second.mni == (3.0, 10.0, 10.0)
+
+
+@pytest.mark.slow
+def test_the_finer_registration_explains_a_warped_head_better_and_the_same_each_time() -> None:
+    from nilearn.datasets import load_mni152_brain_mask, load_mni152_template
+
+    template, brain = load_mni152_template(resolution=2), load_mni152_brain_mask(resolution=2)
+    data, inside = np.asarray(template.dataobj, np.float32), np.asarray(brain.dataobj, np.float32)
+    shape = data.shape
+    # A head that is wider in front and narrower behind: no affine makes the template like it.
+    grid = np.indices(shape).astype(np.float64)
+    across = grid[0] - shape[0] / 2
+    grid[0] += 0.12 * across * np.sin(np.pi * (grid[1] / shape[1] - 0.5))
+    warped = ndimage.map_coordinates(data, grid, order=1)
+    mask = ndimage.map_coordinates(inside, grid, order=1) > 0.5
+    image = Volume(warped, template.affine)
+    fast = register(image, mask)
+    finer = [register(image, mask, finer=True) for _ in range(2)]
+    assert finer[0].quality["similarity"] >= fast.quality["similarity"]
+    points = np.array([[30.0, 40.0, 10.0], [-25.0, -60.0, 20.0]])
+    assert np.array_equal(finer[0](points), finer[1](points))
+    assert np.abs(finer[0](points) - fast(points)).max() < 10.0

@@ -8,7 +8,8 @@ import numpy as np
 
 from bids_cmb.training.simulate.lesions import Deposit
 from bids_cmb.training.simulate.protocol import Protocol
-from bids_cmb.training.simulate.scan import Lesion, SimulatedScan
+from bids_cmb.training.simulate.scan import SimulatedScan
+from bids_cmb.training.simulate.truth import Lesion
 
 
 def tiny_scan(seed: int, bleeds: int = 3) -> SimulatedScan:

@@ -16,7 +16,8 @@ from bids_cmb.errors import InputError
 from bids_cmb.training.simulate.heads import load_head
 from bids_cmb.training.simulate.lesions import Deposit
 from bids_cmb.training.simulate.protocol import Protocol
-from bids_cmb.training.simulate.scan import FINE_SPACING, Lesion, SimulatedScan, simulate_session
+from bids_cmb.training.simulate.scan import FINE_SPACING, SimulatedScan, simulate_session
+from bids_cmb.training.simulate.truth import Lesion
 from bids_cmb.types import CONTRASTS, Contrast
 
 

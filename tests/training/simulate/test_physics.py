@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -65,6 +66,16 @@ def test_signal_decays_and_turns() -> None:
     out = signal(torch.ones(1), torch.tensor([50.0]), torch.tensor([0.1]), PROTOCOL)
     assert float(out.abs()) == pytest.approx(math.exp(-1.0), rel=1e-5)
     assert float(out.angle()) == pytest.approx(2 * math.pi * GAMMA * 3.0 * 0.02 * 0.1, rel=1e-4)
+
+
+def test_a_slope_of_the_field_inside_a_voxel_dephases_it() -> None:
+    protocol = replace(PROTOCOL, field_strength=3.0, echo_time=0.02)
+    steps = torch.arange(24.0)[:, None, None].expand(24, 6, 6)
+    for turns in (0.0, 0.25, 0.5, 1.0):
+        slope = turns / (42.577 * 3.0 * 0.02)  # ppm per voxel for so many turns from edge to edge
+        found = signal(torch.ones(24, 6, 6), torch.zeros(24, 6, 6), slope * steps, protocol).abs()
+        wanted = 1.0 if turns == 0 else abs(math.sin(math.pi * turns)) / (math.pi * turns)
+        assert found[4:-4].mean().item() == pytest.approx(wanted, abs=2e-3)
 
 
 def test_relaxation_is_slower_at_lower_field() -> None:

@@ -1,0 +1,124 @@
+"""The finer registration: symmetric diffeomorphic normalisation by ANTs, on top of the affine.
+
+ANTs fits the scan to the template drawn in the scan's own contrast (the tissue brightnesses that the fast
+registration found), so that no metric has to cope with a contrast that it does not know (Avants 2008).
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from bids_cmb.anatomy.affine_fit import Fit, composite, map_points
+from bids_cmb.anatomy.deform import Deformed, figures, lattice
+from bids_cmb.anatomy.sampling import DoubleArray, Sample, apply_matrix, interpolate, to_voxels
+from bids_cmb.anatomy.template import Template
+from bids_cmb.types import Affine, BoolArray, FloatArray, Volume
+
+#: Iterations at each level, from coarse to fine; the finest grid is that of the template (3 mm).
+ITERATIONS = (100, 70, 40)
+#: Values beyond this many robust standard deviations are cut: vessels and bleeds are no anatomy.
+_LIMIT = 4.0
+
+
+def deform_with_ants(
+    volume: Volume, brain_mask: BoolArray, sample: Sample, template: Template, fit: Fit, fast: Deformed
+) -> Deformed:
+    """Fit a diffeomorphic deformation with ANTs (SyN, cross-correlation).
+
+    Parameters
+    ----------
+    volume, brain_mask
+        The scan.
+    sample
+        Its points, for the figures.
+    template
+        The tissue maps.
+    fit
+        The affine fit that the deformation comes after.
+    fast
+        The fast deformation: gives the brightness of every tissue.
+
+    Returns
+    -------
+    Deformed
+        Displacements in MNI space and figures, comparable with those of the fast registration.
+    """
+    drawn = composite(template, fast.brightness[0])
+    fixed = (drawn - drawn.min()).astype(np.float32) * (template.depth > -3)
+    moving = _on_template(volume, brain_mask, template, fit.pose.matrix)
+    moving = np.where(moving != 0, moving - moving.min(), 0).astype(np.float32)
+    warp, warp_affine = _inverse_warp(fixed, moving, template.affine)
+    field = lattice(template)
+    shape = field.displacement.shape[:3]
+    index = np.indices(shape).reshape(3, -1).T.astype(np.float64)
+    nodes = apply_matrix(field.affine[:3, :3], index) + field.affine[:3, 3]
+    at_nodes = interpolate(warp, to_voxels(nodes, warp_affine))
+    field = replace(field, displacement=at_nodes.reshape(*shape, 3).astype(np.float32))
+    mapped = map_points(fit.pose, sample.points)
+    return figures(sample, template, mapped, field, float(fit.pose.parameters[12]))
+
+
+def _on_template(volume: Volume, mask: BoolArray, template: Template, world_to_mni: Affine) -> FloatArray:
+    """Brain of the scan in robust standard deviations on the template's grid, moved by the affine alone; 0 outside."""
+    inside = volume.data[mask]
+    middle = float(np.median(inside))
+    spread = 1.4826 * float(np.median(np.abs(inside - middle))) or 1.0
+    values = np.clip((volume.data - middle) / spread, -_LIMIT, _LIMIT) * mask
+    width = [0.4 * template.spacing / edge for edge in volume.zooms]
+    weight = ndimage.gaussian_filter(mask.astype(np.float32), width)
+    smooth = ndimage.gaussian_filter(values.astype(np.float32), width) / np.maximum(weight, 1e-3)
+    shape = template.depth.shape
+    index = np.indices(shape).reshape(3, -1).T.astype(np.float64)
+    points = apply_matrix(template.affine[:3, :3], index) + template.affine[:3, 3]
+    voxels = _scan_voxels(points, world_to_mni, volume.affine)
+    here = ndimage.map_coordinates(smooth, voxels.T, order=1)
+    share = ndimage.map_coordinates(weight, voxels.T, order=1)
+    # Zero is kept for "no brain".
+    found: FloatArray = np.where(share > 0.5, np.where(here == 0, 1e-3, here), 0).reshape(shape)
+    return found.astype(np.float32)
+
+
+def _scan_voxels(points: DoubleArray, world_to_mni: Affine, affine: Affine) -> DoubleArray:
+    back = np.linalg.inv(world_to_mni @ affine)
+    return np.asarray(apply_matrix(np.asarray(back[:3, :3], np.float64), points) + back[:3, 3])
+
+
+def _inverse_warp(fixed: FloatArray, moving: FloatArray, affine: Affine) -> tuple[FloatArray, Affine]:
+    """Displacement (x, y, z, 3), RAS mm, that takes points of the moving image to the fixed one."""
+    ants = _ants()
+    origin, spacing = affine[:3, 3], float(affine[0, 0])
+    # ANTs counts in LPS.
+    lps = (-float(origin[0]), -float(origin[1]), float(origin[2]))
+    images = [
+        ants.from_numpy(image, origin=lps, spacing=(spacing,) * 3, direction=np.diag([-1.0, -1.0, 1.0]))
+        for image in (fixed, moving)
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        found = ants.registration(
+            *images,
+            type_of_transform="SyNOnly",
+            initial_transform="Identity",
+            syn_metric="CC",
+            syn_sampling=2,
+            reg_iterations=ITERATIONS,
+            random_seed=1,
+            outprefix=str(Path(folder) / "t"),
+        )
+        path = next(name for name in found["invtransforms"] if "InverseWarp" in name)
+        warp = ants.image_read(path).numpy()
+    return np.ascontiguousarray(warp * np.array([-1.0, -1.0, 1.0]), np.float32), affine
+
+
+def _ants() -> Any:  # noqa: ANN401 - ants is untyped
+    """Import ants with one thread: with more, its results differ from run to run."""
+    os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"
+    import ants
+
+    return ants
