@@ -205,7 +205,7 @@
 
   /* ---- the table ---- */
   const COLUMNS = ["participant_id", "session_id", "source", "index", "verdict", "x", "y", "z", "notes"];
-  const clean = (text) => String(text).replace(/\s+/g, " ").trim() || "n/a";
+  const clean = (text) => String(text ?? "").replace(/\s+/g, " ").trim() || "n/a";
   const table = () => {
     const lines = [COLUMNS.join("\t")];
     const add = (scan, ...cells) => lines.push([data.participant, scan.session, scan.source, ...cells].map(clean).join("\t"));
