@@ -15,9 +15,10 @@ import pytest
 from conftest import head_image
 
 import bids_cmb
-from bids_cmb.cli import parse
+from bids_cmb.cli import main, parse
 from bids_cmb.participant import run_participant
 
+FAKE_COMMAND = str(Path(__file__).parent / "fake_command.py")
 Make = Callable[..., Path]
 Run = Callable[..., int]
 TWO = {
@@ -293,18 +294,8 @@ def test_signals_end_a_run_at_once_and_cleanly(
 ) -> None:
     raw = dataset({"sub-01/anat/sub-01_acq-slow_T2starw.nii.gz": None})
     out, work = tmp_path / "out", tmp_path / "work"
-    script = tmp_path / "run.py"
-    script.write_text(
-        "import sys, functools\n"
-        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "if __name__ == '__main__':\n"
-        "    import fake_run, bids_cmb.participant as participant\n"
-        "    participant.run_participant = functools.partial(participant.run_participant, work=fake_run.work)\n"
-        "    from bids_cmb.cli import main\n"
-        "    sys.exit(main(sys.argv[1:]))\n"
-    )
     process = subprocess.Popen(
-        [sys.executable, str(script), str(raw), str(out), "participant", "-w", str(work)],
+        [sys.executable, FAKE_COMMAND, str(raw), str(out), "participant", "-w", str(work)],
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -324,32 +315,19 @@ def test_signals_end_a_run_at_once_and_cleanly(
     assert not any(Path(f"/proc/{child}/root").exists() for child in children)
 
 
-def test_many_processes_may_share_one_output_folder(dataset: Make, tmp_path: Path) -> None:
-    raw = dataset({f"sub-{n:02d}/anat/sub-{n:02d}_T2starw.nii.gz": head_image() for n in range(4)})
-    out = tmp_path / "out"
-    script = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import fake_run; from bids_cmb.cli import parse\n"
-        "from bids_cmb.participant import run_participant\n"
-        "if __name__ == '__main__': sys.exit(run_participant(parse(sys.argv[1:]), work=fake_run.work))\n"
-    )
-    (tmp_path / "job.py").write_text(script)
-    jobs = [
-        subprocess.Popen(
-            [
-                sys.executable,
-                str(tmp_path / "job.py"),
-                str(raw),
-                str(out),
-                "participant",
-                "--participant-label",
-                f"{n:02d}",
-            ],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        for n in range(4)
-    ]
-    assert [job.wait(timeout=120) for job in jobs] == [0, 0, 0, 0]
-    assert not list(out.rglob(".bids_cmb-*"))
-    assert run_for_real(raw, tmp_path / "alone") == 0
-    assert contents(out) == contents(tmp_path / "alone")
+def test_ten_processes_write_into_one_folder_what_one_process_writes(dataset: Make, tmp_path: Path) -> None:
+    labels = [f"{n:02d}" for n in range(10)]
+    raw = dataset({f"sub-{label}/anat/sub-{label}_T2starw.nii.gz": head_image() for label in labels})
+    together, alone = tmp_path / "together", tmp_path / "alone"
+    command = [sys.executable, FAKE_COMMAND, str(raw), str(together), "participant", "--participant-label"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    jobs = [subprocess.Popen([*command, label], **quiet) for label in labels]
+    assert run_for_real(raw, alone) == 0
+    assert [job.wait(timeout=300) for job in jobs] == [0] * 10
+    assert not list(together.rglob(".bids_cmb-*"))
+    assert contents(together) == contents(alone)
+    kept = [sorted(path.name for path in (out / "logs/scans").iterdir()) for out in (together, alone)]
+    assert kept[0] == kept[1] == [f"sub-{label}_T2starw.json" for label in labels]
+    for out in (together, alone):
+        assert main([str(raw), str(out), "group", "--no-report"]) == 0
+    assert contents(together) == contents(alone)
