@@ -8,18 +8,28 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONDONTWRITEBYTECODE=1
 RUN python3 -m venv /opt/bids-cmb
 RUN /opt/bids-cmb/bin/pip install ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} "$TORCH_SPEC"
 WORKDIR /src
-COPY constraints.txt ./
-# torch is already there, in the build that was asked for
-RUN grep -v '^torch==' constraints.txt > /tmp/constraints.txt
-COPY pyproject.toml README.md LICENSE ./
+COPY constraints.txt pyproject.toml ./
+# torch is already there, in the build that was asked for. What nobody needs at run time goes: headers, tests, tools.
+RUN grep -v '^torch==' constraints.txt > /tmp/constraints.txt \
+ && python3 -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > /tmp/requirements.txt \
+ && /opt/bids-cmb/bin/pip install -c /tmp/constraints.txt -r /tmp/requirements.txt \
+ && cd /opt/bids-cmb/lib/python3.11/site-packages \
+ && rm -rf torch/include torch/bin torch/test torch/share/cmake torch/utils/benchmark/examples \
+ && find torch/lib -name '*.a' -delete \
+ && find pandas scipy sklearn statsmodels skimage nilearn sympy networkx matplotlib mpl_toolkits bids nibabel -depth -type d -name tests -exec rm -rf {} + \
+ && find . -name '*.pyi' -delete \
+ && python3 -m compileall -q -j 0 -x '/(sympy|statsmodels)/' . || true
+COPY README.md LICENSE ./
 COPY models models
 COPY bids_cmb bids_cmb
-RUN /opt/bids-cmb/bin/pip install -c /tmp/constraints.txt . \
- && /opt/bids-cmb/bin/pip uninstall -y -q pip setuptools \
- && /opt/bids-cmb/bin/python -m compileall -q -j 0 /opt/bids-cmb/lib || true
+RUN /opt/bids-cmb/bin/pip install --no-deps . \
+ && /opt/bids-cmb/bin/python -m compileall -q /opt/bids-cmb/lib/python3.11/site-packages/bids_cmb \
+ && /opt/bids-cmb/bin/pip uninstall -y -q pip setuptools
 
 FROM python:3.11-slim-bookworm
+ARG VERSION="0.1.0"
 LABEL org.opencontainers.image.title="bids_cmb" \
+      org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.description="BIDS App: cerebral microbleeds on SWI, T2*-weighted GRE and QSM. Research use only." \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/bids-cmb /opt/bids-cmb

@@ -117,6 +117,7 @@ def parse(argv: Sequence[str]) -> RunConfig:
         threshold=options.threshold,
         registration=options.registration,
         report=not options.no_report,
+        report_viewer=options.report_viewer,
         reports_only=options.reports_only,
         save_preproc=options.save_preproc,
         force=options.force,
@@ -207,6 +208,11 @@ def _add_detection(group: argparse._ArgumentGroup) -> None:
         help="how regions are placed: fast (seconds), or refined by ANTs' SyN",
     )
     group.add_argument("--no-report", action="store_true", help="write no HTML pages")
+    group.add_argument(
+        "--report-viewer",
+        action="store_true",
+        help="let the HTML pages carry the scans, to scroll through (larger pages)",
+    )
     group.add_argument("--reports-only", action="store_true", help="only make the HTML pages again")
     group.add_argument(
         "--force", action="store_true", help="redo scans whose results are complete and current"

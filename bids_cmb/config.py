@@ -67,6 +67,7 @@ class RunConfig:
     threshold: float | None = None
     registration: RegistrationKind = "fast"
     report: bool = True
+    report_viewer: bool = False
     reports_only: bool = False
     save_preproc: bool = False
     force: bool = False

@@ -126,7 +126,9 @@ def _do(job: Job) -> tuple[str, Mapping[str, Any]]:
         from bids_cmb.report.subject import write_subject_page
 
         config = job.config
-        page = write_subject_page(config.output_dir, job.subject, bids_dir=config.bids_dir)
+        page = write_subject_page(
+            config.output_dir, job.subject, bids_dir=config.bids_dir, viewer=config.report_viewer
+        )
         return page.name, {}
     from bids_cmb.detector.devices import choose_device
 

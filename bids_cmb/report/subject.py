@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from markupsafe import Markup
 
 from bids_cmb.report.checks import Histogram, Row, acquisition, draw_histogram
 from bids_cmb.report.data import CONTRAST_NAMES, Failure, Finding, ScanResult, read_failures, read_scans
@@ -28,6 +29,7 @@ from bids_cmb.report.methods import describe, operating_point
 from bids_cmb.report.overview import MOSAIC_SLAB_MM, Projection, draw_checks, draw_mosaic, draw_projections
 from bids_cmb.report.page import format_number, read_asset, render, write_page
 from bids_cmb.report.pixels import Window, choose_window, load_canonical
+from bids_cmb.report.viewer import as_script_text, viewer_data
 from bids_cmb.types import MARS_REGIONS, Contrast, Point, Volume
 
 Side = Literal["radiological", "neurological"]
@@ -82,6 +84,7 @@ class ScanView:
     checks: list[Picture] = field(default_factory=list)
     histogram: Histogram | None = None
     image: dict[str, Any] | None = None
+    viewer: Markup | None = None
 
 
 def write_subject_page(
@@ -90,6 +93,7 @@ def write_subject_page(
     *,
     bids_dir: Path | None,
     side: Side = "radiological",
+    viewer: bool = False,
 ) -> Path:
     """Write ``OUTPUT_DIR/sub-<subject>.html`` from the subject's files.
 
@@ -104,6 +108,8 @@ def write_subject_page(
         ``DatasetLinks`` say. A source that is not there costs the pictures, not the page.
     side
         Which way round axial and coronal pictures are shown at first.
+    viewer
+        Whether the page carries each scan, to scroll through: some megabytes more.
 
     Returns
     -------
@@ -120,7 +126,7 @@ def write_subject_page(
     failures = read_failures(output_dir, subject)
     views = [_view(result, number, len(results)) for number, result in enumerate(results, start=1)]
     for session in dict.fromkeys(view.result.session for view in views):
-        _draw_session([view for view in views if view.result.session == session])
+        _draw_session([view for view in views if view.result.session == session], viewer=viewer)
     page = {
         "participant": f"sub-{subject}",
         "summary": _summary(views, failures),
@@ -130,7 +136,7 @@ def write_subject_page(
         "review_folder": REVIEW_FOLDER,
         "data": _page_data(subject, views),
     }
-    scripts = [read_asset("display.js"), read_asset("subject.js")]
+    scripts = [read_asset(name) for name in ("display.js", "subject.js", *(["viewer.js"] if viewer else []))]
     text = render(
         "subject.html.jinja",
         [read_asset("base.css"), read_asset("subject.css")],
@@ -253,7 +259,7 @@ def _reason(finding: Finding, view: ScanView) -> str:
     return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
 
 
-def _draw_session(views: list[ScanView]) -> None:
+def _draw_session(views: list[ScanView], *, viewer: bool) -> None:
     """Draw all pictures of the scans of one session; each image is in memory only while it is drawn from."""
     for view in views:
         loaded = load_scan(view.result)
@@ -263,6 +269,8 @@ def _draw_session(views: list[ScanView]) -> None:
             view.acquisition = acquisition(view.result, None)
             continue
         _draw_scan(view, loaded)
+        if viewer:
+            view.viewer = as_script_text(viewer_data(loaded, _places(view)))
         for other in views:
             if other is not view:
                 name = CONTRAST_NAMES[view.result.contrast]
@@ -387,6 +395,14 @@ def _summary(views: Sequence[ScanView], failures: Sequence[Failure]) -> str:
     return f"{scans}{across}. " + ("; ".join(parts) + "." if len(views) <= 4 else "")
 
 
+def _places(view: ScanView) -> list[tuple[int, list[float | None]]]:
+    """Index and world position (mm) of every microbleed; None where it is not known."""
+    return [
+        (card.finding.index, [None if math.isnan(v) else v for v in card.finding.position])
+        for card in view.cards
+    ]
+
+
 def _page_data(subject: str, views: Sequence[ScanView]) -> dict[str, Any]:
     """Return what the page's script works on: the rows that a review is made of."""
     scans = [
@@ -397,12 +413,8 @@ def _page_data(subject: str, views: Sequence[ScanView]) -> dict[str, Any]:
             "source": view.result.source,
             "image": view.image,
             "findings": [
-                {
-                    "id": card.key,
-                    "index": card.finding.index,
-                    "position": [None if math.isnan(v) else v for v in card.finding.position],
-                }
-                for card in view.cards
+                {"id": card.key, "index": index, "position": place}
+                for card, (index, place) in zip(view.cards, _places(view), strict=True)
             ],
         }
         for view in views

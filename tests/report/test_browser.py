@@ -202,3 +202,37 @@ def test_pages_of_no_and_of_sixty_microbleeds_open(browser: Any, tmp_path: Path,
     assert page.stat().st_size < 12e6
     _open(browser, page)
     assert len(_all(browser, ".card[data-id]")) == count
+
+
+def test_the_viewer_scrolls_and_hands_a_place_to_the_review(browser: Any, tmp_path: Path) -> None:
+    bids, out = write_dataset(tmp_path, {"07": [Case("swi", 2)]})
+    page = write_subject_page(out, "07", bids_dir=bids, viewer=True)
+    _open(browser, page)
+    _press(browser, ".viewer summary")
+    canvas = _one(browser, ".viewer canvas[data-plane=axial]")
+    for _ in range(50):
+        if " " in (_one(browser, ".viewer").get_attribute("data-cross") or ""):
+            break
+        time.sleep(0.1)
+    before = [int(n) for n in _one(browser, ".viewer").get_attribute("data-cross").split()]
+    browser.execute_script("arguments[0].focus()", canvas)
+    canvas.send_keys("\ue013")  # arrow up
+    after = [int(n) for n in _one(browser, ".viewer").get_attribute("data-cross").split()]
+    assert after == [before[0], before[1], before[2] + 1]
+    browser.execute_script(
+        "const s = document.querySelector('[data-go]'); s.value = '0'; s.dispatchEvent(new Event('change'))"
+    )
+    rows = read_table(next(out.rglob("*_seg-CMB_dseg.tsv")))
+    shown = [float(n) for n in _one(browser, "[data-place]").text.removesuffix(" mm").split(",")]
+    assert all(abs(s - float(rows[0][axis])) <= 2.1 for s, axis in zip(shown, "xyz", strict=True))
+    # The cross stands on the microbleed: its outline is drawn there.
+    lit = browser.execute_script(
+        "const c = arguments[0]; const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;"
+        "let n = 0; for (let i = 0; i < d.length; i += 4) n += d[i] === 255 && d[i + 2] === 61; return n",
+        canvas,
+    )
+    assert lit > 0
+    _press(browser, "[data-here]")
+    values = [float(_one(browser, f"#add-missed [name={n}]").get_attribute("value")) for n in "xyz"]
+    assert values == shown
+    assert [entry for entry in browser.get_log("browser") if entry["level"] != "INFO"] == []
