@@ -79,8 +79,8 @@ def detect(image: Any, mask: Any, contrast: str, model: FakeModel, *, device: st
     return Detection(tuple(candidates), labels.astype(np.int32))
 
 
-def locate(image: Any, mask: Any, contrast: str, *, t1w: Any = None) -> Anatomy:
-    del contrast, t1w
+def locate(image: Any, mask: Any, contrast: str, *, t1w: Any = None, finer: bool = False) -> Anatomy:
+    del contrast, t1w, finer
     world_x = image.affine[0, 0] * np.arange(image.data.shape[0]) + image.affine[0, 3]
     sides = np.where(world_x < 0, mars_label("F", "L"), mars_label("F", "R"))
     mars = np.where(mask, sides[:, None, None], 0).astype(np.int32)
@@ -112,8 +112,10 @@ def clean_up(detection: Detection, mask: Any, zones: Any, contrast: str, model: 
     return Detection(graded, detection.labels)
 
 
-def write_subject_page(output_dir: Path, subject: str, *, bids_dir: Path | None) -> Path:
-    del bids_dir
+def write_subject_page(
+    output_dir: Path, subject: str, *, bids_dir: Path | None, viewer: bool = False
+) -> Path:
+    del bids_dir, viewer
     page = output_dir / f"sub-{subject}.html"
     page.write_text(f"<title>sub-{subject}</title>")
     return page
