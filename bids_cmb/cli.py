@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,6 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv
         Arguments after the command's name; by default those of the process.
     """
+    config = None
+    with contextlib.suppress(AttributeError):  # what stands in for the terminal may not be one
+        # Names of files need not be text that the terminal can show.
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         with leave_on_signals():
             config = parse(sys.argv[1:] if argv is None else argv)
@@ -52,6 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return ExitCode.FAILED
     except OSError as error:
         _say(f"{error.filename or 'a file'} could not be read or written: {error.strerror or error}")
+        return ExitCode.FAILED
+    except Exception as error:
+        if config is not None and config.verbosity > 0:
+            raise
+        _say(f"unexpected {type(error).__name__}: {error}; the same command with -v tells where")
         return ExitCode.FAILED
 
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bids_cmb.bids.files import remove_abandoned
 from bids_cmb.bids.records import FOLDER, write_record
 from bids_cmb.config import ExitCode
 from bids_cmb.errors import BidsCmbError
+from bids_cmb.files import remove_abandoned
 from bids_cmb.jobs import CheckJob, Job, Outcome, ReportJob, ScanJob, record_of
 from bids_cmb.workers import Died, Workers
 
@@ -78,7 +78,7 @@ def carry_out(
     """
     tally = Tally(skipped=skipped)
     open_scans = Counter(job.scan.subject for job in scans)
-    for folder in (config.output_dir, config.output_dir / FOLDER):
+    for folder in (config.output_dir, *(config.output_dir / FOLDER.parent).iterdir()):
         remove_abandoned(folder)
     for scan in scans:
         workers.submit(scan)

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from bids_cmb.bids.files import remove_abandoned, write_json
 from bids_cmb.bids.quality import QUALITY_COLUMNS, quality_rows
 from bids_cmb.bids.results import ScanOutcome, read_outcomes
 from bids_cmb.bids.review import GROUP_REVIEW_COLUMNS, count_reviews
 from bids_cmb.bids.tables import LESION_COLUMN_NOTES, LESION_COLUMNS, Cell, to_number, write_table
 from bids_cmb.config import ExitCode
+from bids_cmb.files import remove_abandoned, write_json
 from bids_cmb.resources import settled
 from bids_cmb.run_log import RunLog, terminal_logging
 from bids_cmb.types import MARS_REGIONS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import time
@@ -166,18 +167,21 @@ def scan_fingerprint(scan: Scan, config: RunConfig, model: Mapping[str, Any]) ->
 
 
 def is_current(job: ScanJob) -> bool:
-    """Whether the outputs of a scan are complete and what this run would write."""
+    """Whether the outputs of a scan are complete, as large as they were, and what this run would write."""
     record = read_record(record_path(job.config.output_dir, job.name))
     if record is None or record.status != "done" or record.fingerprint != job.fingerprint:
         return False
-    return all(_has_content(path) for path in job.files.expected(save_preproc=job.config.save_preproc))
+    wanted = {path.name for path in job.files.expected(save_preproc=job.config.save_preproc)}
+    return wanted <= set(record.sizes) and _sizes(job) == dict(record.sizes)
 
 
-def _has_content(path: Path) -> bool:
-    try:
-        return path.stat().st_size > 0
-    except OSError:
-        return False
+def _sizes(job: ScanJob) -> dict[str, int]:
+    """Sizes of a scan's files by name; those of ``--save-preproc`` count where they are."""
+    sizes = {}
+    for path in job.files.expected(save_preproc=True):
+        with contextlib.suppress(OSError):
+            sizes[path.name] = path.stat().st_size
+    return sizes
 
 
 def record_of(job: ScanJob, outcome: Outcome) -> ScanRecord:
@@ -195,6 +199,7 @@ def record_of(job: ScanJob, outcome: Outcome) -> ScanRecord:
         log=job.log.relative_to(job.config.output_dir).as_posix(),
         finished=now(),
         seconds=outcome.seconds,
+        sizes=_sizes(job) if outcome.status == "done" else {},
         field_strength=scan.field_strength,
         echo_time=scan.echo_time,
     )

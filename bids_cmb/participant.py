@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bids_cmb.bids.description import write_dataset_files
-from bids_cmb.bids.files import remove_abandoned
 from bids_cmb.bids.inputs import find_scans
 from bids_cmb.bids.listing import list_subjects
 from bids_cmb.bids.outputs import Provenance, ScanFiles, ScanResult, write_scan
@@ -23,6 +22,7 @@ from bids_cmb.bids.validation import check_description
 from bids_cmb.config import ExitCode, RunConfig
 from bids_cmb.errors import UsageError
 from bids_cmb.execution import carry_out, check_detector
+from bids_cmb.files import check_inside, remove_abandoned
 from bids_cmb.jobs import Job, Outcome, ReportJob, ScanJob, is_current, perform, scan_fingerprint
 from bids_cmb.plan import count_workers, plan_table, why_nothing
 from bids_cmb.resources import settled
@@ -51,6 +51,8 @@ def process_scan(job: ScanJob) -> Detection:
         If the image can't be used.
     ModelError
         If the weights can't.
+    UsageError
+        If its results would leave the output folder by a link.
     """
     from bids_cmb.anatomy.locate import locate
     from bids_cmb.anatomy.mars import assign_regions
@@ -60,6 +62,7 @@ def process_scan(job: ScanJob) -> Detection:
     from bids_cmb.imaging.volume import load_image
 
     scan, config = job.scan, job.config
+    check_inside(job.files.folder, config.output_dir)
     model = load_detector(config)
 
     loaded = load_image(scan.path)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bids_cmb.errors import UsageError
+from bids_cmb.files import has_lost_owner, private_prefix
 
 if TYPE_CHECKING:
     from bids_cmb.config import RunConfig
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 #: Memory of one scan at its peak, gigabytes: what the libraries take, and what each million voxels adds.
 #: Measured 1.8 GB at 6.6 and 4.1 GB at 40 million voxels (CPU), with a tenth on top.
 BASE_GB, GB_PER_MILLION_VOXELS = 1.5, 0.075
+
+#: How the names of scratch folders begin.
+SCRATCH_PREFIX = "bids_cmb-"
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _CACHE_VARIABLES = (
@@ -115,16 +119,34 @@ def _scratch_folder(parent: Path | None) -> Iterator[Path]:
     try:
         if parent is not None:
             parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix="bids_cmb-", dir=parent))
+        folder = Path(tempfile.mkdtemp(prefix=private_prefix(SCRATCH_PREFIX), dir=parent))
     except OSError as error:
         raise UsageError(
             f"No scratch files can be written in {parent or 'the temporary folder'} "
             f"({error.strerror or error}); name a folder with --work-dir."
         ) from error
     try:
+        _remove_abandoned_scratch(folder.parent)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_abandoned_scratch(parent: Path) -> None:
+    """Remove the scratch folders that killed runs of this user left on this machine."""
+    try:
+        with os.scandir(parent) as entries:
+            left = [
+                entry.path
+                for entry in entries
+                if has_lost_owner(entry.name, SCRATCH_PREFIX)
+                and entry.is_dir(follow_symlinks=False)
+                and entry.stat(follow_symlinks=False).st_uid == os.geteuid()
+            ]
+    except OSError:
+        return
+    for name in left:
+        shutil.rmtree(name, ignore_errors=True)
 
 
 def _settings(folder: Path, threads: int) -> dict[str, str]:

@@ -17,7 +17,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
 import bids_cmb
-from bids_cmb.bids.files import write_json
+from bids_cmb.bids.records import FOLDER
+from bids_cmb.files import check_inside, write_json
 
 if TYPE_CHECKING:
     from bids_cmb.config import RunConfig
@@ -42,16 +43,22 @@ class RunLog:
     ----------
     folder
         ``OUTPUT_DIR/logs/<time>-<random>``: configuration, log of the run, and a log for each scan.
+
+    Raises
+    ------
+    UsageError
+        If ``logs`` leads out of the output folder by a link.
     """
 
     def __init__(self, config: RunConfig) -> None:
         run = datetime.datetime.now().strftime("%Y%m%dT%H%M%S") + "-" + secrets.token_hex(3)
+        check_inside(config.output_dir / FOLDER, config.output_dir)
         self.folder = config.output_dir / "logs" / run
         self.folder.mkdir(parents=True)
         self._quiet = config.verbosity < 0
         self._done, self._total = 0, 0
         self._bar: Any = None
-        self._file = logging.FileHandler(self.folder / "run.log", encoding="utf-8")
+        self._file = logging.FileHandler(self.folder / "run.log", encoding="utf-8", errors="backslashreplace")
         self._file.setFormatter(logging.Formatter(_FORMAT))
 
     def __enter__(self) -> RunLog:
@@ -174,7 +181,8 @@ def job_log(path: Path, verbosity: int) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
-    with path.open("a", encoding="utf-8") as file, os.fdopen(os.dup(2), "w", encoding="utf-8") as terminal:
+    lenient: Any = {"encoding": "utf-8", "errors": "backslashreplace"}
+    with path.open("a", **lenient) as file, os.fdopen(os.dup(2), "w", **lenient) as terminal:
         kept = [(number, os.dup(number)) for number in (1, 2)]
         for number, _ in kept:
             os.dup2(file.fileno(), number)

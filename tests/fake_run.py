@@ -184,3 +184,33 @@ def work(job: Any) -> Any:
 
 
 _installed: set[str] = set()
+
+
+def complete_scans(out: Path) -> list[Path]:
+    """The sidecars that say of a scan that it is complete; all its files must be there."""
+    found = []
+    for path in out.glob("sub-*/**/*_seg-CMB_dseg.json"):
+        stem = path.name.removesuffix("seg-CMB_dseg.json")
+        present = {other.name.removeprefix(stem) for other in path.parent.glob(f"{stem}*")}
+        assert present >= _FILES, f"{path} without {_FILES - present}"
+        found.append(path)
+    return found
+
+
+def unfinished(folder: Path) -> list[Path]:
+    """Temporary files that were left."""
+    return [path for path in folder.rglob(".*") if path.name != ".bidsignore"]
+
+
+_FILES = {
+    f"{name}{extension}"
+    for name, extensions in {
+        "desc-brain_mask": (".nii.gz", ".json"),
+        "label-CMB_probseg": (".nii.gz", ".json"),
+        "label-CMB_mask": (".nii.gz", ".json"),
+        "seg-CMB_dseg": (".nii.gz", ".json", ".tsv"),
+        "seg-candidates_dseg": (".nii.gz", ".json", ".tsv"),
+        "seg-MARS_dseg": (".nii.gz", ".json"),
+    }.items()
+    for extension in extensions
+}

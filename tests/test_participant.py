@@ -269,20 +269,20 @@ def test_an_interrupted_write_never_looks_complete(
 
     raw, out = dataset({"sub-01/anat/sub-01_T2starw.nii.gz": None}), tmp_path / "out"
     assert run_here(raw, out) == 0
-    real = outputs.write_image
+    real = outputs.write_bytes
 
-    def break_down(path: Path, *rest: Any) -> None:
+    def break_down(path: Path, content: bytes) -> None:
         if "MARS" in path.name:
             raise KeyboardInterrupt
-        real(path, *rest)
+        real(path, content)
 
-    monkeypatch.setattr(outputs, "write_image", break_down)
+    monkeypatch.setattr(outputs, "write_bytes", break_down)
     with pytest.raises(KeyboardInterrupt):
         run_here(raw, out, "--threshold", "0.9")
     assert not (out / "sub-01/anat/sub-01_space-T2starw_seg-CMB_dseg.json").exists()
     assert run_here(raw, out, level="group") == 0
     assert "\tfailed\t" in (out / "group_cmb.tsv").read_text()
-    monkeypatch.setattr(outputs, "write_image", real)
+    monkeypatch.setattr(outputs, "write_bytes", real)
     assert run_here(raw, out) == 0
     assert run_here(raw, out, level="group") == 0
     assert "\tdone\t" in (out / "group_cmb.tsv").read_text()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from bids_cmb.bids.entities import DERIVED_ENTITIES, BidsFile, same_value
 
@@ -40,8 +42,14 @@ def find_brain_mask(scan: BidsFile, files: Sequence[BidsFile]) -> BidsFile | Non
     for mask in sorted(masks, key=lambda file: (-_closeness(scan, file), file.relative)):
         if not mask.path.exists():
             _log.warning("The brain mask %s is not fetched and was not used.", mask.path)
-        elif _same_grid(scan.path, mask.path):
+            continue
+        own, other = _grid(scan.path), _grid(mask.path)
+        if other is None:
+            _log.warning("The brain mask %s cannot be read and was not used.", mask.path)
+        elif own is not None and _agree(own, other):
             return mask
+        elif own is not None:
+            _log.info("The brain mask %s was not used: it is not on the grid of the scan.", mask.path)
     return None
 
 
@@ -54,16 +62,23 @@ def _closeness(scan: BidsFile, mask: BidsFile) -> float:
     return len(mask.entities) + (mask.get("space") == scan.suffix) * 0.5 - (mask.get("space") is not None)
 
 
-def _same_grid(image: Path, mask: Path) -> bool:
-    """Compare shape and affine (to a hundredth of a millimetre) of two files by their headers alone."""
+_Grid = tuple[tuple[int, ...], npt.NDArray[np.float64]]
+
+
+def _grid(path: Path) -> _Grid | None:
+    """Return shape and affine of a file by its header alone; None if it can't be read."""
     import nibabel as nib
 
     try:
-        grids = [(nib.load(path).shape[:3], nib.load(path).affine) for path in (image, mask)]  # type: ignore[attr-defined]
-    except (OSError, nib.filebasedimages.ImageFileError):
-        return False
-    (shape, affine), (mask_shape, mask_affine) = grids
-    return bool(shape == mask_shape and np.allclose(affine, mask_affine, atol=0.01))
+        image: Any = nib.load(path)
+        return tuple(image.shape[:3]), np.asarray(image.affine, dtype=np.float64)
+    except Exception:  # noqa: BLE001 - nibabel raises many kinds for damaged files
+        return None
+
+
+def _agree(one: _Grid, other: _Grid) -> bool:
+    """Whether two grids are the same to a hundredth of a millimetre."""
+    return one[0] == other[0] and np.allclose(one[1], other[1], atol=0.01)
 
 
 def find_t1w(scan: BidsFile, files: Sequence[BidsFile]) -> BidsFile | None:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import bids_cmb
-from bids_cmb.bids.files import write_json, write_text
 from bids_cmb.bids.sidecars import load_json_object
 from bids_cmb.bids.tables import table_text
 from bids_cmb.errors import UsageError
+from bids_cmb.files import is_inside, read_text, write_json, write_text
 from bids_cmb.types import MARS_REGIONS, MARS_RIGHT_OFFSET
 
 Datasets = Sequence[tuple[str, Path]]
@@ -148,7 +148,8 @@ def _relative(root: Path, output_dir: Path) -> str:
 def _ignore_file(path: Path) -> str:
     """Our patterns, after whatever a user added to the file."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # A link could lead to a file that nobody means to publish.
+        lines = read_text(path).splitlines() if is_inside(path, path.parent) else []
     except (OSError, UnicodeDecodeError):
         lines = []
     return "\n".join([*lines, *(pattern for pattern in IGNORED if pattern not in lines)]) + "\n"

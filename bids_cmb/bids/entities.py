@@ -88,12 +88,22 @@ def parse_name(name: str) -> tuple[Entities, str, str] | None:
     """
     stem, dot, extension = name.partition(".")
     *pairs, suffix = stem.split("_")
-    if not dot or not suffix or "-" in suffix:
+    if not dot or not suffix.isalnum():
         return None
     entities = tuple((key, value) for key, _, value in (pair.partition("-") for pair in pairs))
-    if not all(key.isalpha() and value for key, value in entities) or len(dict(entities)) < len(entities):
+    fine = all(key.isalpha() and is_label(value) for key, value in entities)
+    if not fine or len(dict(entities)) < len(entities):
         return None
     return entities, suffix, "." + extension
+
+
+def is_label(text: str) -> bool:
+    """Whether a text can be an entity's value: letters and digits of any script, and ``+``, ``.`` and ``-``.
+
+    BIDS allows fewer; what else file systems allow (quotes, brackets, line ends, bytes that are no text) has no
+    place in names, tables and pages.
+    """
+    return bool(text) and all(char.isalnum() or char in "+.-" for char in text)
 
 
 def as_file(path: Path, root: Path) -> BidsFile | None:
@@ -135,7 +145,7 @@ def strip_label(label: str, prefix: str) -> str:
         If nothing, or something that can't be part of a file name, is left.
     """
     value = label.strip().removeprefix(f"{prefix}-")
-    if not value or not all(char.isalnum() or char in "+.-" for char in value):
+    if not is_label(value):
         raise UsageError(
             f"'{label}' is not a {prefix}- label; labels are letters and digits, e.g. {prefix}-01."
         )

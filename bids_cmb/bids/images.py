@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bids_cmb.bids.files import compress, write_bytes
-
 #: Header fields that place the voxels in the world. They are copied as stored, never recomputed.
 # fmt: off
 _GRID_FIELDS = (
@@ -48,11 +46,6 @@ def nifti_bytes(data: npt.NDArray[Any], header: Any) -> bytes:  # noqa: ANN401 -
     return bytes(new.binaryblock) + gap + voxels
 
 
-def write_image(path: Path, data: npt.NDArray[Any], header: Any) -> None:  # noqa: ANN401
-    """Write ``nifti_bytes(data, header)``, compressed, whole or not at all."""
-    write_bytes(path, compress(nifti_bytes(data, header)))
-
-
 def label_type(largest: int) -> type[np.int16] | type[np.int32]:
     """Return the smaller integer type that holds all labels up to `largest`."""
     return np.int16 if largest <= np.iinfo(np.int16).max else np.int32
@@ -64,6 +57,6 @@ def count_voxels(path: Path) -> int:
 
     try:
         shape = nib.load(path).shape  # type: ignore[attr-defined]
-    except (OSError, ValueError, nib.filebasedimages.ImageFileError):
+    except Exception:  # noqa: BLE001 - whatever is wrong with the file is said when its turn comes
         return 0
     return int(np.prod(shape, dtype=np.int64))

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bids_cmb.bids.entities import BidsFile, as_file
+from bids_cmb.bids.entities import BidsFile, as_file, is_label
 from bids_cmb.errors import InputError, UsageError
 
 _log = logging.getLogger(__name__)
@@ -54,25 +54,37 @@ def list_images(root: Path, subjects: Sequence[str]) -> list[BidsFile]:
 def _folders(root: Path, prefix: str) -> list[Path]:
     try:
         with os.scandir(root) as entries:
-            names = [entry.name for entry in entries if entry.name.startswith(prefix) and entry.is_dir()]
+            names = [entry.name for entry in entries if entry.name.startswith(prefix) and _is_folder(entry)]
     except OSError as error:
         raise InputError(f"The folder {root} cannot be read ({error.strerror}).") from error
-    return [root / name for name in sorted(names) if len(name) > len(prefix)]
+    for name in sorted(names):
+        if not is_label(name.removeprefix(prefix)):
+            _log.warning("The folder %r in %s was left out: its name is no BIDS name.", name, root)
+    return [root / name for name in sorted(names) if is_label(name.removeprefix(prefix))]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # links in a circle
+        return False
 
 
 def _images(root: Path, folder: Path, subject: str, session: str | None) -> Iterator[BidsFile]:
     try:
         with os.scandir(folder) as entries:
-            images = (entry for entry in entries if entry.name.endswith(IMAGE_EXTENSIONS))
-            names = [entry.name for entry in images if not entry.is_dir()]
+            images = [entry for entry in entries if entry.name.endswith(IMAGE_EXTENSIONS)]
+            names = {entry.name: _is_folder(entry) for entry in images}
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
         raise InputError(f"The folder {folder} cannot be read ({error.strerror}).") from error
-    for name in names:
+    for name, is_folder in names.items():
         file = as_file(folder / name, root)
         if file is None:
-            _log.info("%s was left out: its name is no BIDS name.", folder / name)
+            _log.info("%r in %s was left out: its name is no BIDS name.", name, folder)
+        elif is_folder:
+            _log.warning("%s was left out: it is a folder.", file.path)
         elif file.get("sub") != subject or file.get("ses") != session:
             _log.warning("%s was left out: its labels are not those of its folder.", folder / name)
         else:

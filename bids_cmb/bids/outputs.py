@@ -13,16 +13,16 @@ import numpy.typing as npt
 
 import bids_cmb
 from bids_cmb.bids.entities import bids_uri, join_name, scan_entities
-from bids_cmb.bids.files import write_json
-from bids_cmb.bids.images import label_type, write_image
+from bids_cmb.bids.images import label_type, nifti_bytes
 from bids_cmb.bids.tables import (
     CANDIDATE_COLUMN_NOTES,
     CANDIDATE_COLUMNS,
     LESION_COLUMN_NOTES,
     LESION_COLUMNS,
     lesion_row,
-    write_table,
+    table_text,
 )
+from bids_cmb.files import compress, has_content, json_text, write_bytes
 from bids_cmb.types import Anatomy, Candidate, Detection, Prepared, Scan
 
 #: What is written of each scan: entities that are added to its name, and the suffix.
@@ -132,7 +132,8 @@ def write_scan(
     """Write all files of one scan.
 
     The sidecar of the microbleed map goes first if it is there from an earlier run, and comes back last: a
-    scan whose writing was interrupted never looks complete.
+    scan whose writing was interrupted never looks complete. Where everything is there already, as when another
+    process did the same scan meanwhile, nothing is touched.
 
     Parameters
     ----------
@@ -153,7 +154,6 @@ def write_scan(
         If the disk is full or the folder can't be written.
     """
     files = ScanFiles(scan, output_dir)
-    files.path("lesions", ".json").unlink(missing_ok=True)
     sidecars = _sidecars(scan, result, sources)
     images = _images(result)
     if save_preproc:
@@ -161,13 +161,20 @@ def write_scan(
     else:
         files.path("preproc").unlink(missing_ok=True)
         files.path("preproc", ".json").unlink(missing_ok=True)
-    for kind, data in images.items():
-        write_image(files.path(kind), result.restore(data), result.header)
+    contents = {
+        files.path(kind): compress(nifti_bytes(result.restore(data), result.header))
+        for kind, data in images.items()
+    }
     everything, accepted = _rows(result.detection)
-    write_table(files.path("candidates", ".tsv"), CANDIDATE_COLUMNS, everything)
-    write_table(files.path("lesions", ".tsv"), LESION_COLUMNS, accepted)
+    contents[files.path("candidates", ".tsv")] = table_text(CANDIDATE_COLUMNS, everything).encode()
+    contents[files.path("lesions", ".tsv")] = table_text(LESION_COLUMNS, accepted).encode()
     for kind in (*(kind for kind in images if kind != "lesions"), "lesions"):
-        write_json(files.path(kind, ".json"), sidecars[kind])
+        contents[files.path(kind, ".json")] = json_text(sidecars[kind]).encode("utf-8", "backslashreplace")
+    if all(has_content(path, content) for path, content in contents.items()):
+        return
+    files.path("lesions", ".json").unlink(missing_ok=True)
+    for path, content in contents.items():
+        write_bytes(path, content)
 
 
 def ranked_microbleeds(detection: Detection) -> list[Candidate]:

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from bids_cmb.bids.files import write_json
 from bids_cmb.bids.sidecars import load_json_object
+from bids_cmb.files import write_json
 
 Status = Literal["done", "failed"]
 FOLDER = Path("logs") / "scans"
@@ -41,6 +41,8 @@ class ScanRecord:
         When, ISO 8601.
     seconds
         How long it took.
+    sizes
+        Bytes of each output by its name, so that files that were damaged since are noticed.
     field_strength, echo_time
         Tesla and seconds, where the input's sidecar gives them.
     """
@@ -56,6 +58,7 @@ class ScanRecord:
     log: str
     finished: str
     seconds: float
+    sizes: Mapping[str, int]
     field_strength: float | None = None
     echo_time: float | None = None
 
@@ -76,6 +79,9 @@ def read_record(path: Path) -> ScanRecord | None:
     known = {field.name for field in fields(ScanRecord)}
     required = known - {"field_strength", "echo_time"}
     if problem or not required <= set(content) or content["status"] not in ("done", "failed"):
+        return None
+    texts = ("name", "participant_id", "source", "contrast", "fingerprint", "message", "log")
+    if not all(isinstance(content[key], str) for key in texts) or not isinstance(content["sizes"], dict):
         return None
     return ScanRecord(**{key: value for key, value in content.items() if key in known})
 

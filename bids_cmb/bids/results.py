@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,9 @@ from bids_cmb.bids.outputs import LESIONS_ENDING
 from bids_cmb.bids.records import FOLDER, ScanRecord, Status, read_record
 from bids_cmb.bids.sidecars import load_json_object
 from bids_cmb.bids.tables import read_table
+from bids_cmb.files import is_inside
+
+_log = logging.getLogger(__name__)
 
 _MASK_ENDING = "_label-CMB_mask.nii.gz"
 
@@ -69,7 +73,10 @@ def read_outcomes(output_dir: Path) -> Iterator[ScanOutcome]:
         own = by_subject.get(subject, {})
         found: dict[str, ScanOutcome] = {}
         for folder in _anatomy_folders(output_dir / f"sub-{subject}"):
-            found.update(_read_folder(folder, own))
+            if is_inside(folder, output_dir):
+                found.update(_read_folder(folder, own))
+            else:
+                _log.warning("%s leads out of OUTPUT_DIR by a link and was left out.", folder)
         for name, record in own.items():
             if name not in found and record.status == "failed":
                 found[name] = _failed(record, record.message)
@@ -81,7 +88,10 @@ def _read_records(folder: Path) -> dict[tuple[str, str], ScanRecord]:
     for name in _names(folder):
         record = read_record(folder / name) if name.endswith(".json") else None
         if record is not None and record.name == name.removesuffix(".json"):
-            records[record.participant_id, record.name] = record
+            parsed = parse_name(name)
+            # A record that names another subject than itself could lead anywhere.
+            if parsed and record.participant_id == f"sub-{dict(parsed[0]).get('sub')}":
+                records[record.participant_id, record.name] = record
     return records
 
 

@@ -81,7 +81,7 @@ def read_filters(path: Path) -> dict[str, dict[str, Any]]:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UsageError(f"The filter file {path} cannot be read ({error.strerror}).") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"The filter file {path} is not valid JSON ({error}).") from error
     shape = f'The filter file {path} must look like {{"swi": {{"acquisition": "highres"}}}}'
     if not isinstance(content, dict) or not all(isinstance(value, dict) for value in content.values()):

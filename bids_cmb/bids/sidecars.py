@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from bids_cmb.bids.entities import BidsFile, parse_name
+from bids_cmb.files import read_text
+
+#: Sidecars with whole DICOM headers or slice timings stay far below this (bytes).
+LARGEST_SIDECAR = 10_000_000
 
 
 class SidecarReader:
@@ -83,7 +87,7 @@ def load_json_object(path: Path) -> tuple[dict[str, Any], str]:
         A sentence that says why it can't be used, or an empty string.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path, LARGEST_SIDECAR)
     except OSError as error:
         reason = "not fetched" if path.is_symlink() and not path.exists() else error.strerror
         return {}, f"The sidecar {path} was ignored ({reason})."
@@ -93,6 +97,8 @@ def load_json_object(path: Path) -> tuple[dict[str, Any], str]:
         return {}, ""
     try:
         content = json.loads(text, parse_constant=lambda _: None)
+        if "\\ud" in text.lower():  # halves of characters can be escaped, but not be written
+            content = json.loads(json.dumps(content, ensure_ascii=False).encode("utf-8", "replace"))
     except (ValueError, RecursionError):
         return {}, f"The sidecar {path} was ignored (it is not valid JSON)."
     if not isinstance(content, dict):
@@ -107,14 +113,13 @@ def as_number(value: object) -> float | None:
             value = float(value.strip().removesuffix("T").strip())
         except ValueError:
             return None
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, (int, float))
-        or not math.isfinite(value)
-        or value <= 0
-    ):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) and number > 0 else None
 
 
 def tidy_metadata(metadata: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from bids_cmb.bids.files import write_text
+from bids_cmb.files import read_text, write_text
 from bids_cmb.types import MARS_REGIONS, Candidate
 
 MISSING: Final = "n/a"
@@ -158,7 +158,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
         If the file can't be read or isn't a table, with a sentence that says why.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ValueError(f"The table {path} cannot be read ({reason}).") from error

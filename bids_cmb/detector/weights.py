@@ -168,6 +168,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _read_weights(path: Path, sha256: str) -> dict[str, Any]:
+    from safetensors import SafetensorError
     from safetensors.torch import load
 
     try:
@@ -181,7 +182,10 @@ def _read_weights(path: Path, sha256: str) -> dict[str, Any]:
         raise ModelError(
             f"The weights {path} are damaged: their SHA-256 is {found[:12]}..., the manifest says {sha256[:12]}...; install the model again."
         )
-    tensors: dict[str, Any] = load(content)
+    try:
+        tensors: dict[str, Any] = load(content)
+    except SafetensorError as error:
+        raise ModelError(f"{path} does not hold weights ({error}); install the model again.") from error
     return tensors
 
 

@@ -24,11 +24,19 @@ from bids_cmb.errors import InputError
 MAX_VOXELS = 600_000_000
 #: DEFLATE cannot shrink data to less than about 1/1032 of its size: a header that declares more lies.
 MAX_GZIP_RATIO = 1040
+#: Images shrink to a half or a tenth, nearly empty masks to a thousandth. What is larger than this (bytes) and
+#: shrank more than this is no image, but a file made to fill the memory.
+BOMB_BYTES, BOMB_RATIO = 1_000_000_000, 200
+#: Extensions of the header are text; the data begin no further behind it than this, bytes.
+MAX_EXTENSION = 64_000_000
+#: Nor does more than this lie behind the data, bytes.
+MAX_TRAILING = 16_777_216
 #: An image must have at least this many voxels along two of its axes.
 MIN_IN_PLANE = 16
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _HEADER_BYTES = 544
+_CHUNK = 1_048_576
 _SINGLE_FILE_MAGICS = (b"n+1\x00", b"n+2\x00\r\n\x1a\n")
 _PAIR_MAGICS = (b"ni1\x00", b"ni2\x00\r\n\x1a\n")
 _POINTERS = (
@@ -103,8 +111,8 @@ def read_nifti(path: Path) -> RawImage:
             count = math.prod(shape)
             block = stream.read(count * dtype.itemsize)
             complete = len(block) == count * dtype.itemsize
-            # One more byte makes gzip check the checksum at the end of the file.
-            stream.read(1)
+            # Only at its end does gzip look at the checksum, and damage may have made the data longer.
+            _read_rest(stream, path)
     except EOFError:
         complete = False
     except (gzip.BadGzipFile, zlib.error) as error:
@@ -143,6 +151,8 @@ def _file_size(path: Path) -> int:
         size = path.stat().st_size
     except OSError as error:
         raise InputError(f"{path}: the file cannot be read ({error}).") from error
+    if not path.is_file():
+        raise InputError(f"{path}: is no file but a pipe or a device; give a file.")
     if size == 0:
         raise InputError(f"{path}: the file is empty.")
     return size
@@ -172,6 +182,16 @@ def _opened(path: Path) -> IO[bytes]:
 def _is_text(start: bytes) -> bool:
     """Whether bytes look like a text file."""
     return b"\x00" not in start and all(32 <= byte < 127 or byte in b"\t\r\n" for byte in start)
+
+
+def _read_rest(stream: IO[bytes], path: Path) -> None:
+    """Read what lies behind the image, as far as it can be an oversight."""
+    for _ in range(MAX_TRAILING // _CHUNK):
+        if not stream.read(_CHUNK):
+            return
+    raise InputError(
+        f"{path}: the file goes on far behind the image that its header declares; it is damaged, fetch it again."
+    )
 
 
 # --- the header --------------------------------------------------------------------------------------------
@@ -212,7 +232,7 @@ def _layout(header: NiftiHeader, file_size: int, path: Path) -> tuple[tuple[int,
     offset = least if offset_field == 0 else offset_field
     count = math.prod(shape)
     available = file_size * (MAX_GZIP_RATIO if path.name.lower().endswith(".gz") else 1)
-    if not math.isfinite(offset) or offset < least or offset > available:
+    if not math.isfinite(offset) or not least <= offset <= min(available, least + MAX_EXTENSION):
         raise InputError(f"{path}: the header places the data at an impossible position ({offset_field:g}).")
     if count > MAX_VOXELS:
         grid = " x ".join(str(n) for n in shape)
@@ -221,6 +241,11 @@ def _layout(header: NiftiHeader, file_size: int, path: Path) -> tuple[tuple[int,
         raise InputError(
             f"{path}: the header declares {count * dtype.itemsize / 1e6:.0f} MB of data, more than a file of "
             f"{file_size / 1e6:.2f} MB can hold; it is truncated or its header is damaged."
+        )
+    if count * dtype.itemsize > max(BOMB_BYTES, BOMB_RATIO * file_size):
+        raise InputError(
+            f"{path}: {file_size / 1e6:.1f} MB claim to unfold to {count * dtype.itemsize / 1e9:.1f} GB; no image "
+            "shrinks so much, so it was not unpacked."
         )
     return shape, dtype, int(offset)
 

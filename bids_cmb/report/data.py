@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from bids_cmb.files import is_inside, read_text
 from bids_cmb.types import CONTRASTS, MARS_REGIONS, Contrast, Point
 
 CONTRAST_NAMES: dict[Contrast, str] = {"swi": "SWI", "gre": "T2*-GRE", "qsm": "QSM"}
@@ -137,8 +138,11 @@ def _tail(output_dir: Path, log: str, lines: int = 25) -> str:
     relative = Path(log)
     if not log or relative.is_absolute() or ".." in relative.parts:
         return ""
+    path = output_dir / relative
+    if not path.is_file() or not is_inside(path, output_dir):
+        return ""
     try:
-        text = (output_dir / relative).read_text(encoding="utf-8", errors="replace")
+        text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
     return "\n".join(text.splitlines()[-lines:])
@@ -290,7 +294,7 @@ def read_number(value: object) -> float:
         return math.nan
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return math.nan
     return number if math.isfinite(number) else math.nan
 
@@ -298,9 +302,9 @@ def read_number(value: object) -> float:
 def read_tsv(path: Path) -> list[dict[str, str]]:
     """Read a table as dictionaries of text; a missing or unreadable one has no rows."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    except (OSError, UnicodeDecodeError):
+        lines = read_text(path).split("\n")
+        rows = list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
+    except (OSError, UnicodeDecodeError, csv.Error):
         return []
     return [{str(key): value for key, value in row.items() if isinstance(value, str)} for row in rows]
 
@@ -308,7 +312,7 @@ def read_tsv(path: Path) -> list[dict[str, str]]:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object; a missing or unreadable one is empty."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = json.loads(read_text(path))
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

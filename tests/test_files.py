@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bids_cmb.bids import files
-from bids_cmb.bids.files import TEMPORARY_PREFIX, compress, remove_abandoned, write_bytes, write_json
+from bids_cmb import files
+from bids_cmb.files import TEMPORARY_PREFIX, compress, remove_abandoned, write_bytes, write_json
 
 
 def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
