@@ -5,20 +5,22 @@ FROM python:3.11-slim-bookworm AS build
 ARG TORCH_SPEC="torch>=2.2"
 ARG TORCH_INDEX_URL=""
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONDONTWRITEBYTECODE=1
-RUN python3 -m venv /opt/bids-cmb
-RUN /opt/bids-cmb/bin/pip install ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} "$TORCH_SPEC"
+RUN python3 -m venv /opt/bids-cmb \
+ && /opt/bids-cmb/bin/pip install ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} "$TORCH_SPEC"
 WORKDIR /src
 COPY constraints.txt pyproject.toml ./
 # torch is already there, in the build that was asked for. What nobody needs at run time goes: headers, tests, tools.
 RUN grep -v '^torch==' constraints.txt > /tmp/constraints.txt \
  && python3 -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > /tmp/requirements.txt \
  && /opt/bids-cmb/bin/pip install -c /tmp/constraints.txt -r /tmp/requirements.txt \
- && cd /opt/bids-cmb/lib/python3.11/site-packages \
- && rm -rf torch/include torch/bin torch/test torch/share/cmake torch/utils/benchmark/examples \
- && find torch/lib -name '*.a' -delete \
- && find pandas scipy sklearn statsmodels skimage nilearn sympy networkx matplotlib mpl_toolkits bids nibabel -depth -type d -name tests -exec rm -rf {} + \
- && find . -name '*.pyi' -delete \
- && python3 -m compileall -q -j 0 -x '/(sympy|statsmodels)/' . || true
+ && site=/opt/bids-cmb/lib/python3.11/site-packages \
+ && rm -rf "$site"/torch/include "$site"/torch/test "$site"/torch/share/cmake \
+ && find "$site"/torch/bin -type f ! -name torch_shm_manager -delete \
+ && find "$site"/torch/lib -name '*.a' -delete \
+ && for package in pandas scipy sklearn statsmodels skimage nilearn sympy networkx matplotlib mpl_toolkits bids nibabel; do \
+      find "$site/$package" -depth -type d -name tests -exec rm -rf {} +; done \
+ && find "$site" -name '*.pyi' -delete \
+ && { python3 -m compileall -q -j 0 -x '/(sympy|statsmodels)/' "$site" || true; }
 COPY README.md LICENSE ./
 COPY models models
 COPY bids_cmb bids_cmb
