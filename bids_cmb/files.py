@@ -190,4 +190,9 @@ def _runs(process: int) -> bool:
         return False
     except OSError:
         return True
-    return True
+    try:
+        # A killed process stays listed until its parent asks for it, which many containers never do.
+        state = Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()[:1]
+    except OSError:
+        return True
+    return state not in ([b"Z"], [b"X"])

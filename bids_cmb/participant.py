@@ -87,6 +87,8 @@ def process_scan(job: ScanJob) -> Detection:
     for warning in result.warnings:
         _log.warning("%s: %s", job.name, warning)
     remove_abandoned(job.files.folder)
+    # The page shows what was there before; without it, a run that is stopped now makes it anew next time.
+    (config.output_dir / f"sub-{scan.subject}.html").unlink(missing_ok=True)
     sources = companion_uris(scan, config, with_t1w=t1w is not None)
     write_scan(scan, result, config.output_dir, sources=sources, save_preproc=config.save_preproc)
     return detection

@@ -20,6 +20,7 @@ import numpy as np
 from scipy import ndimage
 
 from bids_cmb.errors import ModelError
+from bids_cmb.files import write_text
 from bids_cmb.imaging.volume import load_image as _real_load_image
 from bids_cmb.types import Anatomy, Candidate, Detection, Prepared, mars_label
 
@@ -117,7 +118,7 @@ def write_subject_page(
 ) -> Path:
     del bids_dir, viewer
     page = output_dir / f"sub-{subject}.html"
-    page.write_text(f"<title>sub-{subject}</title>")
+    write_text(page, f"<title>sub-{subject}</title>")
     return page
 
 

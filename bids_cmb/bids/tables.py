@@ -123,15 +123,15 @@ def lesion_row(candidate: Candidate, index: int) -> dict[str, Cell]:
 def format_cell(value: Cell, decimals: int | None = None) -> str:
     """Write one cell.
 
-    Nothing (None, an empty text, a number that is none) becomes ``n/a``; tabs and line ends become spaces;
-    text that a spreadsheet would run as a formula gets an apostrophe in front.
+    Nothing (None, an empty text, a number that is none) becomes ``n/a``; tabs and line ends become spaces,
+    other characters that control terminals and programs go; text that a spreadsheet would run as a formula gets an apostrophe in front.
     """
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return MISSING
     if isinstance(value, (int, float)):
         text = str(value) if decimals is None else f"{value:.{decimals}f}"
         return text.removeprefix("-") if text.startswith("-") and float(text) == 0 else text
-    text = " ".join(value.split())
+    text = "".join(char for char in " ".join(value.split()) if char.isprintable())
     if text[:1] in ("=", "+", "-", "@") and not _NUMBER.fullmatch(text):
         text = "'" + text
     return text or MISSING
