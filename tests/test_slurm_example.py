@@ -107,6 +107,15 @@ def test_a_task_per_subject_then_the_group_and_again_after_failures(submit: Run,
     assert (kept / "group").read_text() == ""
 
 
+def test_labels_choose_subjects_and_go_no_further(submit: Run, tmp_path: Path) -> None:
+    options = ["--participant_label", "01", "02", "--contrast", "gre", "--participant-label=03", "--force"]
+    assert submit(*options).returncode == 0
+    plan, *tasks, _ = map(shlex.split, (tmp_path / "kept/calls").read_text().splitlines())
+    assert parse(plan).participant_labels == ("01", "02", "03")
+    assert [parse(task).participant_labels for task in tasks] == [("01",), ("02",), ("03",)]
+    assert all(parse(task).contrasts == ("gre",) and parse(task).force for task in tasks)
+
+
 def test_nothing_is_submitted_when_the_plan_fails(submit: Run, tmp_path: Path) -> None:
     (tmp_path / "bin/bids-cmb").write_text("#!/bin/bash\necho nothing to do >&2; exit 1\n")
     done = submit()

@@ -24,15 +24,27 @@ AT_ONCE=${AT_ONCE:-50}
 export BIDS_DIR OUTPUT_DIR IMAGE RUN_DIR
 
 mkdir -p "$RUN_DIR"
+# shellcheck source-path=SCRIPTDIR
 source "$HERE/job.sh"
 bids_cmb participant --dry-run "$@" > "$RUN_DIR/plan.tsv"
 awk -F '\t' 'NR > 1 && !seen[$1]++ { print $1 }' "$RUN_DIR/plan.tsv" > "$RUN_DIR/subjects.txt"
 count=$(wc -l < "$RUN_DIR/subjects.txt")
 
+# A task names its own subject: labels that were asked for have done their work in the plan.
+job_options=() label=
+for word in "$@"; do
+  case $word in
+    --participant[-_]label) label=next ;;
+    --participant[-_]label=*) label= ;;
+    -*) label= && job_options+=("$word") ;;
+    *) [[ -n $label ]] || job_options+=("$word") ;;
+  esac
+done
+
 dependency=afterany
 for ((first = 0; first < count; first += ARRAY_MAX)); do
   last=$((count - first < ARRAY_MAX ? count - first : ARRAY_MAX))
-  array=$(FIRST=$first sbatch --parsable --array="1-$last%$AT_ONCE" --output="$RUN_DIR/%A_%a.log" "$HERE/job.sh" "$@")
+  array=$(FIRST=$first sbatch --parsable --array="1-$last%$AT_ONCE" --output="$RUN_DIR/%A_%a.log" "$HERE/job.sh" ${job_options[@]+"${job_options[@]}"})
   dependency+=":${array%%;*}"
 done
 # afterany, not afterok: a subject that fails must not withhold the tables; the group's task then fails by name.
