@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 
@@ -34,9 +36,12 @@ def leave_on_signals() -> Iterator[None]:
         yield
         return
     earlier = {number: signal.signal(number, _raise) for number in _signals()}
+    hook = sys.unraisablehook
+    sys.unraisablehook = functools.partial(_raise_again, otherwise=hook)
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         for number, handler in earlier.items():
             signal.signal(number, handler)
 
@@ -44,6 +49,23 @@ def leave_on_signals() -> Iterator[None]:
 def _signals() -> list[signal.Signals]:
     names = ("SIGTERM", "SIGINT", "SIGHUP")
     return [getattr(signal, name) for name in names if hasattr(signal, name)]
+
+
+def _raise_again(
+    unraisable: sys.UnraisableHookArgs, otherwise: Callable[[sys.UnraisableHookArgs], object]
+) -> None:
+    """Let no stop get lost: Python drops what is raised while it tidies up an object."""
+    stop = unraisable.exc_value
+    if not isinstance(stop, Interrupted) or not hasattr(signal, "setitimer"):
+        otherwise(unraisable)
+        return
+
+    def ring(_number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        raise stop
+
+    signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, 0.01)
 
 
 def _raise(number: int, _frame: FrameType | None) -> None:

@@ -223,7 +223,7 @@ def typed(dtype: Any, order: str = "<") -> Build:
 
 def bomb() -> bytes:
     """A small gzip file of half a billion zeros, with a header that honestly declares them."""
-    from zlib import compressobj
+    from zlib import Z_FULL_FLUSH, compressobj
 
     header = np.zeros((), dtype=header_dtype)
     source = np.frombuffer(nifti()[:348], dtype=header_dtype)[0]
@@ -231,11 +231,12 @@ def bomb() -> bytes:
         header[field] = source[field]
     header["dim"] = [3, 800, 800, 800, 1, 1, 1, 1]
     header["datatype"], header["bitpix"], header["vox_offset"] = 16, 32, 352
-    packer = compressobj(1, wbits=31)
-    parts = [packer.compress(header.tobytes() + bytes(4))]
+    packer = compressobj(9, wbits=31)
+    parts = [packer.compress(header.tobytes() + bytes(4)), packer.flush(Z_FULL_FLUSH)]
     zeros = bytes(1 << 24)
-    parts += [packer.compress(zeros) for _ in range(800**3 * 4 // len(zeros))]
-    return b"".join([*parts, packer.flush()])
+    # After a full flush the same bytes say the same again.
+    block = packer.compress(zeros) + packer.flush(Z_FULL_FLUSH)
+    return b"".join([*parts, block * (800**3 * 4 // len(zeros) + 1), packer.flush()])
 
 
 def stretched(shape: tuple[int, ...]) -> bytes:

@@ -213,6 +213,8 @@ def campaign(
             status = run.wait()
             if status == 0:
                 figures.too_late += 1
+                if way != "worker killed" and time.monotonic() - ended > max(0.5, duration / 2):
+                    figures.faults.append(f"{where}: the run went on after its signal")
             else:
                 figures.tried[way] += 1
                 _check_end(figures, way, status, time.monotonic() - ended, where)
@@ -275,7 +277,7 @@ def _finish(
         figures.faults.append(f"{where}: left {[path.name for path in left]}")
     said = log.read_text()
     if "Traceback" in said and "KeyboardInterrupt" not in said:  # that is a stop while Python itself starts
-        figures.faults.append(f"{where}: a traceback in {log}")
+        figures.faults.append(f"{where}: {said[said.index('Traceback') :]}")
 
 
 def table(figures: Figures) -> str:
