@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any, Final
 from bids_cmb.bids.quality import QUALITY_COLUMNS, quality_rows
 from bids_cmb.bids.results import ScanOutcome, read_outcomes
 from bids_cmb.bids.review import GROUP_REVIEW_COLUMNS, count_reviews
-from bids_cmb.bids.tables import LESION_COLUMN_NOTES, LESION_COLUMNS, Cell, to_number, write_table
+from bids_cmb.bids.tables import (
+    LESION_COLUMN_NOTES,
+    LESION_COLUMNS,
+    Cell,
+    finite_number,
+    to_number,
+    write_table,
+)
 from bids_cmb.config import ExitCode
 from bids_cmb.files import remove_abandoned, write_json
 from bids_cmb.resources import settled
@@ -217,11 +224,11 @@ def cmb_row(scan: ScanOutcome) -> dict[str, Cell]:
         "n_deep": places["deep"],
         "n_infratentorial": places["infratentorial"],
         "total_volume": round(sum(to_number(lesion["volume"]) or 0.0 for lesion in scan.lesions), 2),
-        "field_strength": _number(sidecar.get("MagneticFieldStrength")),
-        "echo_time": _number(sidecar.get("EchoTime")),
+        "field_strength": finite_number(sidecar.get("MagneticFieldStrength")),
+        "echo_time": finite_number(sidecar.get("EchoTime")),
         "voxel_size": _voxel_size(sidecar.get("VoxelSize")),
-        "brain_volume": _number(sidecar.get("BrainVolume")),
-        "snr": _number(sidecar.get("SNR")),
+        "brain_volume": finite_number(sidecar.get("BrainVolume")),
+        "snr": finite_number(sidecar.get("SNR")),
         "model": f"{model.get('Name', '')} {model.get('Version', '')}" if isinstance(model, dict) else None,
         "warnings": " ".join(str(text) for text in warnings) if isinstance(warnings, list) else None,
     }
@@ -247,9 +254,7 @@ def _lesion_rows(scans: Iterable[ScanOutcome]) -> Iterable[Mapping[str, Cell]]:
             yield {**identity, "scan_contrast": scan_contrast, **lesion}
 
 
-def _number(value: object) -> float | int | None:
-    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
-
-
 def _voxel_size(value: object) -> str | None:
-    return "x".join(f"{edge:g}" for edge in value) if isinstance(value, list) and value else None
+    edges = [finite_number(edge) for edge in value] if isinstance(value, list) else []
+    known = [f"{edge:g}" for edge in edges if edge is not None]
+    return "x".join(known) if known and len(known) == len(edges) else None

@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any, Final
 
 from bids_cmb.bids.results import ScanOutcome
-from bids_cmb.bids.tables import Cell
+from bids_cmb.bids.tables import Cell, finite_number
 
 #: Robust z-score (Iglewicz & Hoaglin 1993) from which a value is an outlier, and the fewest scans that it takes.
 OUTLIER_Z: Final = 3.5
@@ -71,7 +71,11 @@ def quality_rows(scans: Sequence[ScanOutcome]) -> list[dict[str, Cell]]:
 
 def outlying(rows: Sequence[dict[str, Cell]], measure: Measure) -> list[dict[str, Cell]]:
     """Return the rows whose value lies further from the median than `OUTLIER_Z` robust standard deviations."""
-    known = [(row, _scale(value, measure)) for row in rows if _is_number(value := row[measure.column])]
+    known = [
+        (row, _scale(value, measure))
+        for row in rows
+        if finite_number(value := row[measure.column]) is not None
+    ]
     if len(known) < FEWEST:
         return []
     middle = median(value for _, value in known)
@@ -96,12 +100,12 @@ def _row(scan: ScanOutcome) -> dict[str, Cell]:
         "source": scan.source,
         "contrast": scan.contrast,
         "scanner": " ".join(name for name in names if isinstance(name, str)) or None,
-        "field_strength": _number(sidecar.get("MagneticFieldStrength")),
+        "field_strength": _float(sidecar.get("MagneticFieldStrength")),
         "n_cmb": len(scan.lesions),
-        "brain_volume": _number(sidecar.get("BrainVolume")),
-        "snr": _number(sidecar.get("SNR")),
-        "registration_similarity": _number(quality.get("similarity")),
-        "registration_overlap": _number(quality.get("overlap")),
+        "brain_volume": _float(sidecar.get("BrainVolume")),
+        "snr": _float(sidecar.get("SNR")),
+        "registration_similarity": _float(quality.get("similarity")),
+        "registration_overlap": _float(quality.get("overlap")),
         "outliers": None,
     }
 
@@ -111,9 +115,6 @@ def _scale(value: Cell, measure: Measure) -> float:
     return math.log1p(number) if measure.counts else number
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _number(value: object) -> float | None:
-    return float(value) if _is_number(value) else None  # type: ignore[arg-type]
+def _float(value: object) -> float | None:
+    number = finite_number(value)
+    return None if number is None else float(number)

@@ -178,6 +178,16 @@ def read_table(path: Path) -> list[dict[str, str]]:
     return rows
 
 
+def finite_number(value: object) -> int | float | None:
+    """Return a value of a sidecar if it is a number that a table can hold, else None."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        return value if math.isfinite(value) else None
+    except OverflowError:
+        return None
+
+
 def to_number(cell: str | None) -> float | None:
     """Return the number in a cell, or None if it holds none."""
     try:
