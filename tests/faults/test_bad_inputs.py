@@ -14,7 +14,10 @@ from pathlib import Path
 
 import fake_run
 import pytest
-from bad_inputs import CASES, FILES, IMAGES, Case, World
+from bad_case import Case, World
+from bad_datasets import FILES
+from bad_images import IMAGES
+from bad_inputs import CASES
 from fake_run import complete_scans, unfinished
 
 import bids_cmb.participant

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bad_inputs import nifti
+from bad_case import nifti
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
