@@ -67,7 +67,7 @@ def test_a_read_only_disk_is_said(dataset: Make, tmp_path: Path) -> None:
     assert "cannot be written to" in done.stderr
 
 
-@pytest.mark.parametrize("number", range(0, 39, 3))
+@pytest.mark.parametrize("number", range(0, 39, 5))
 def test_a_disk_that_fills_at_any_write_costs_what_is_not_written(
     dataset: Make,
     run_here: Run,
