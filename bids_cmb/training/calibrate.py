@@ -78,7 +78,7 @@ def choose_threshold(
     *,
     false_per_scan: float = FALSE_PER_SCAN,
 ) -> float:
-    """Choose the operating point: the lowest threshold that keeps false detections within bounds, 0.1 to 0.9.
+    """Choose the operating point: the lowest threshold that keeps false detections within bounds, 0.02 to 0.9.
 
     Parameters
     ----------
@@ -91,5 +91,5 @@ def choose_threshold(
     """
     false = np.sort([p for p, label in zip(probabilities, labels, strict=True) if label == 0])[::-1]
     allowed = int(false_per_scan * scans)
-    threshold = float(false[allowed]) + 1e-3 if len(false) > allowed else 0.1
-    return round(float(np.clip(threshold, 0.1, 0.9)), 3)
+    threshold = float(false[allowed]) + 1e-3 if len(false) > allowed else 0.02
+    return round(float(np.clip(threshold, 0.02, 0.9)), 3)

@@ -45,6 +45,20 @@ def add_commands(commands: Commands) -> None:
     add_annotation_options(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
+    points = commands.add_parser(
+        "operating-points",
+        help="choose a model's thresholds on validation scans, through the whole job, and write them into its manifest",
+    )
+    points.add_argument(
+        "folder", type=Path, help="simulated scans of heads that the model was not trained on"
+    )
+    points.add_argument("--model", required=True, help="model folder or manifest (.json)")
+    points.add_argument(
+        "--false-per-scan", type=float, default=1.5, help="allowed false detections per scan (default 1.5)"
+    )
+    points.add_argument("--processes", type=int, default=1, help="scans at once, one thread each")
+    points.set_defaults(run=_operating_points)
+
     realism = commands.add_parser(
         "realism", help="a page with real and simulated scans side by side, and their differences in figures"
     )
@@ -107,6 +121,30 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         }
         write_evaluation(
             evaluate([r.pair for r in results]), arguments.out, "Detection on simulated scans", facts, []
+        )
+    return 0
+
+
+def _operating_points(arguments: argparse.Namespace) -> int:
+    from bids_cmb.training.operating_points import operating_points, write_operating_points
+
+    paths = sorted(arguments.folder.glob("*.npz"))
+    if not paths:
+        raise UsageError(
+            f"There are no simulated scans in {arguments.folder}; make some with `bids-cmb-train simulate`."
+        )
+    given = Path(arguments.model)
+    manifest = next(iter(sorted(given.glob("*.json"))), None) if given.is_dir() else given
+    if manifest is None or not manifest.is_file():
+        raise UsageError(f"There is no model manifest in {given}.")
+    found = operating_points(
+        paths, str(manifest), false_per_scan=arguments.false_per_scan, processes=arguments.processes
+    )
+    write_operating_points(manifest, found, command=command_line())
+    for contrast, point in found.items():
+        sys.stdout.write(
+            f"{contrast}: threshold {point['threshold']:g}, {point['found']:g} of {point['visible']:g} visible found, "
+            f"{point['false']:g} false on {point['scans']:g} scans\n"
         )
     return 0
 

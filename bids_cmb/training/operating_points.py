@@ -1,0 +1,101 @@
+"""Operating points through the whole main job: brain mask, three stages, registration and clean-up on validation scans.
+
+The networks alone cannot tell a mineral of the pallidum from a bleed; the clean-up can, by its place. Thresholds that were
+chosen before it would allow for false detections that never reach a table.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bids_cmb.detector.weights import load_model
+from bids_cmb.training.calibrate import choose_threshold
+from bids_cmb.training.held_out import HeldOutResult, judge_scan
+from bids_cmb.types import CONTRASTS, Contrast
+
+#: With so low a threshold every candidate that no rule forbids is kept, with its final probability.
+_OPEN = 1e-3
+
+
+def operating_points(
+    paths: Sequence[Path], model: str | None, *, false_per_scan: float, processes: int = 1
+) -> dict[Contrast, dict[str, float]]:
+    """Choose thresholds on validation scans.
+
+    Parameters
+    ----------
+    paths
+        Simulated scans of heads that the model was not trained on.
+    model
+        Name or path, as for `load_model`.
+    false_per_scan
+        Allowed false detections per scan, after the clean-up.
+    processes
+        Scans at once.
+
+    Returns
+    -------
+    dict
+        By contrast: ``threshold``, and ``scans``, ``visible``, ``found`` and ``false`` at it.
+    """
+    judge = partial(_judge, model=model)
+    if processes == 1:
+        results = [judge(path) for path in paths]
+    else:
+        with multiprocessing.get_context("spawn").Pool(processes, _one_thread) as pool:
+            results = pool.map(judge, paths, chunksize=1)
+    return {
+        contrast: _choose([r for r in results if r.contrast == contrast], false_per_scan)
+        for contrast in CONTRASTS
+        if any(r.contrast == contrast for r in results)
+    }
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _judge(path: Path, model: str | None) -> HeldOutResult:
+    return judge_scan(path, replace(load_model(model), thresholds=dict.fromkeys(CONTRASTS, _OPEN)))
+
+
+def _choose(results: Sequence[HeldOutResult], false_per_scan: float) -> dict[str, float]:
+    from bids_cmb.evaluation.matching import match_scan
+
+    scores, hits = [], []
+    for result in results:
+        match = match_scan(result.pair)
+        kept = np.setdiff1d(np.arange(len(result.pair.predictions)), match.ignored)
+        scores += [result.pair.predictions[i].score for i in kept]
+        hits += [int(match.ranked_hit[i]) for i in kept]
+    threshold = choose_threshold(scores, hits, len(results), false_per_scan=false_per_scan)
+    above = [hit for score, hit in zip(scores, hits, strict=True) if score >= threshold]
+    return {
+        "threshold": threshold,
+        "scans": len(results),
+        "visible": sum(r.visible for r in results),
+        "found": sum(above),
+        "false": len(above) - sum(above),
+    }
+
+
+def write_operating_points(
+    manifest: Path, points: Mapping[Contrast, Mapping[str, float]], *, command: str
+) -> None:
+    """Put chosen thresholds into a model's manifest, with the figures that they rest on; *definite* stays at 0.8 or above them."""
+    card: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
+    for contrast, point in points.items():
+        card["thresholds"][contrast] = point["threshold"]
+        card["definite"][contrast] = round(max(0.8, point["threshold"]), 3)
+    card["operating_points"] = {"command": command, **{c: dict(p) for c, p in points.items()}}
+    manifest.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
