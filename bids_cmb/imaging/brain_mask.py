@@ -39,7 +39,7 @@ _DEEP_MM = 25.0
 _SLICE_HOLE_MM2 = 150.0
 
 _WITHOUT_NETWORK = (
-    "The brain mask network is not there; thresholds and shapes found the brain: look at the mask."
+    "The brain mask was found by thresholds and shapes: look at it."
 )
 
 Method = Literal["support", "network", "classical"]
