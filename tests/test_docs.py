@@ -55,6 +55,9 @@ def ids(page: Path) -> str:
 @pytest.mark.parametrize("page", PAGES, ids=ids)
 def test_options_exist(page: Path) -> None:
     known = options_of(main_parser()) | options_of(training_parser()) | OTHERS
+    # The project's own scripts that the page names bring their options along.
+    for script in re.findall(r"python ((?:tests|benchmarks)/[\w/]+\.py)", page.read_text()):
+        known |= set(OPTION.findall((ROOT / script).read_text()))
     for piece, is_line in code(page):
         if not is_line:
             named = {name.replace("_", "-") for name in OPTION.findall(piece)}
