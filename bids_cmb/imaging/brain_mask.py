@@ -38,9 +38,7 @@ _DEEP_MM = 25.0
 #: Largest hole of one slice that is filled, mm².
 _SLICE_HOLE_MM2 = 150.0
 
-_WITHOUT_NETWORK = (
-    "The brain mask was found by thresholds and shapes: look at it."
-)
+_WITHOUT_NETWORK = "The brain mask was found by thresholds and shapes: look at it."
 
 Method = Literal["support", "network", "classical"]
 
