@@ -63,6 +63,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     root = tmp_path_factory.mktemp("dataset")
     make_demo(root, SUBJECTS[:1], processes=1)
+    root.chmod(0o755)  # the container's user is nobody's friend
     return root
 
 
