@@ -19,7 +19,6 @@ RUN grep -v '^torch==' constraints.txt > /tmp/constraints.txt \
  && find "$site"/torch/lib -name '*.a' -delete \
  && for package in pandas scipy sklearn statsmodels skimage nilearn sympy networkx matplotlib mpl_toolkits bids nibabel; do \
       find "$site/$package" -depth -type d -name tests -exec rm -rf {} +; done \
- && find "$site" -name '*.pyi' -delete \
  && { python3 -m compileall -q -j 0 -x '/(sympy|statsmodels)/' "$site" || true; }
 COPY README.md LICENSE ./
 COPY models models
