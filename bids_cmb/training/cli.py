@@ -13,6 +13,7 @@ from pathlib import Path
 from bids_cmb.errors import BidsCmbError, UsageError
 from bids_cmb.training.commands import add_commands
 from bids_cmb.training.user_commands import add_real_scan_options, with_real_scans
+from bids_cmb.types import CONTRASTS
 
 _log = logging.getLogger(__name__)
 
@@ -66,8 +67,20 @@ def _parser() -> argparse.ArgumentParser:
     simulate = commands.add_parser("simulate", help="simulate scans from heads; resumes")
     simulate.add_argument("folder", type=Path, help="where the scans go")
     simulate.add_argument("--heads", type=Path, nargs="+", help="heads (.npz); default: the MNI template's")
+    simulate.add_argument("--subjects", type=int, default=10, help="number of subjects")
     simulate.add_argument(
-        "--subjects", type=int, default=10, help="number of subjects; each gives one scan per contrast"
+        "--contrasts",
+        nargs="+",
+        choices=CONTRASTS,
+        default=CONTRASTS,
+        help="scans of each subject; a contrast may be named several times, for other protocols (default: one of each)",
+    )
+    simulate.add_argument(
+        "--microbleeds",
+        type=int,
+        nargs=2,
+        metavar=("LEAST", "MOST"),
+        help="microbleeds per subject (default: none in a quarter of the subjects, else 1 to 40)",
     )
     simulate.add_argument(
         "--seed", type=int, default=1, help="seed of the first subject; the others count up"
@@ -153,8 +166,10 @@ def _simulate(arguments: argparse.Namespace) -> int:
             heads,
             arguments.subjects,
             first_seed=arguments.seed,
+            contrasts=arguments.contrasts,
             spacing=arguments.spacing,
             widen=arguments.widen,
+            count=arguments.microbleeds and tuple(arguments.microbleeds),
         )
         for number, order in enumerate(
             make_corpus(orders, processes=arguments.processes, device=arguments.device), start=1

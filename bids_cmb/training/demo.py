@@ -118,8 +118,8 @@ def _make_subject(job: tuple[DemoSubject, Path]) -> None:
         protocols=protocols,
         spacing=_SPACING,
     )
-    for contrast, scan in session.items():
-        write_scan(scan, folder, subject.label, _SUFFIX[contrast])
+    for scan in session:
+        write_scan(scan, folder, subject.label, _SUFFIX[scan.protocol.contrast])
 
 
 def write_scan(scan: SimulatedScan, folder: Path, label: str, suffix: str) -> Path:

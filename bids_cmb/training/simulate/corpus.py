@@ -23,13 +23,14 @@ from bids_cmb.types import CONTRASTS, Contrast
 
 @dataclass(frozen=True)
 class Order:
-    """One subject to simulate: a path per contrast, from which head, with which seed."""
+    """One subject to simulate: contrast and path of every scan, from which head, with which seed."""
 
     paths: tuple[tuple[Contrast, Path], ...]
     head: Path
     seed: int
     spacing: float
     widen: float
+    count: tuple[int, int] | None = None
 
 
 def plan(
@@ -41,13 +42,18 @@ def plan(
     contrasts: Sequence[Contrast] = CONTRASTS,
     spacing: float = FINE_SPACING,
     widen: float = 1.0,
+    count: tuple[int, int] | None = None,
 ) -> list[Order]:
-    """List the subjects of a corpus: heads in turn, seeds counting up, one scan per contrast each."""
+    """List the subjects of a corpus: heads in turn, seeds counting up, one scan for each time a contrast is named."""
+    number = [list(contrasts[:i]).count(c) + 1 for i, c in enumerate(contrasts)]
     orders = []
     for seed in range(first_seed, first_seed + subjects):
         head = heads[seed % len(heads)]
-        paths = tuple((c, folder / f"{c}_{head.stem}_{seed}.npz") for c in contrasts)
-        orders.append(Order(paths, head, seed, spacing, widen))
+        paths = tuple(
+            (c, folder / (f"{c}_{head.stem}_{seed}" + (f"_{n}" if n > 1 else "") + ".npz"))
+            for c, n in zip(contrasts, number, strict=True)
+        )
+        orders.append(Order(paths, head, seed, spacing, widen, count))
     return orders
 
 
@@ -86,10 +92,16 @@ def _make(job: tuple[Order, str]) -> Order:
         torch.set_num_threads(1)
     contrasts = [contrast for contrast, _ in order.paths]
     scans = simulate_session(
-        load_head(order.head), order.seed, contrasts, device=device, spacing=order.spacing, widen=order.widen
+        load_head(order.head),
+        order.seed,
+        contrasts,
+        count=order.count,
+        device=device,
+        spacing=order.spacing,
+        widen=order.widen,
     )
-    for contrast, path in order.paths:
-        save_scan(scans[contrast], path)
+    for scan, (_, path) in zip(scans, order.paths, strict=True):
+        save_scan(scan, path)
     return order
 
 

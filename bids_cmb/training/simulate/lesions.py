@@ -28,7 +28,7 @@ PLACES: dict[str, tuple[float, tuple[Tissue, ...]]] = {
 }
 
 #: Share of deposits that are several millimetres wide themselves, instead of by blooming.
-LARGE_SHARE = 0.08
+LARGE_SHARE = 0.12
 #: R2* at 3 T per susceptibility, 1/s per ppm: 2 pi / (9 sqrt 3) x 2 pi x 42.58 MHz/T x 3 T x 1e-6; and its upper end.
 STATIC_DEPHASING = 323.0
 _FASTEST_R2STAR = 500.0
@@ -85,7 +85,7 @@ def draw_deposits(subject: Subject, rng: RandomSource, count: int) -> list[Depos
         diameter = min(6.0, max(0.5, math.exp(rng.normal(0.38 + 0.12 * deep, 0.42))))
         strength = math.exp(rng.uniform(math.log(0.5), math.log(5.0)))
         if rng.chance(LARGE_SHARE):  # old, resorbed blood: wide and weak, as large on QSM as on T2*
-            diameter, strength = rng.uniform(3.0, 8.0), math.exp(rng.uniform(math.log(0.12), math.log(0.8)))
+            diameter, strength = rng.uniform(3.0, 8.0), math.exp(rng.uniform(math.log(0.12), math.log(1.2)))
         # Iron in grains dephases the water between them: static dephasing, see STATIC_DEPHASING (Yablonskiy
         # & Haacke 1994), more or less as the grains lie.
         relaxation = min(_FASTEST_R2STAR, STATIC_DEPHASING * strength * rng.uniform(0.5, 1.2))

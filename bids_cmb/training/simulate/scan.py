@@ -69,7 +69,7 @@ def simulate_scan(
     session = simulate_session(
         head, seed, (contrast,), count=count, protocols=protocols, device=device, spacing=spacing, widen=widen
     )
-    return session[contrast]
+    return session[0]
 
 
 @torch.no_grad()
@@ -78,13 +78,13 @@ def simulate_session(
     seed: int,
     contrasts: Sequence[Contrast],
     *,
-    count: int | None = None,
+    count: int | tuple[int, int] | None = None,
     protocols: Mapping[Contrast, Protocol] | None = None,
     device: torch.device | str = "cpu",
     spacing: float = FINE_SPACING,
     widen: float = 1.0,
-) -> dict[Contrast, SimulatedScan]:
-    """Simulate the scans of one subject: one anatomy, one set of microbleeds, one image per contrast.
+) -> tuple[SimulatedScan, ...]:
+    """Simulate the scans of one subject: one anatomy, one set of microbleeds, one image per acquisition.
 
     Parameters
     ----------
@@ -93,11 +93,13 @@ def simulate_session(
     seed
         Everything random follows from it; a CPU repeats a session bit by bit.
     contrasts
-        Some of ``gre``, ``swi``, ``qsm``.
+        One of ``gre``, ``swi``, ``qsm`` per acquisition. Anatomy is a third of the work: a contrast named twice, with
+        two protocols, costs less than a second subject.
     count
-        Number of microbleeds to draw; by default none in a quarter of the subjects, else 1 to 40.
+        Number of microbleeds to draw, or its least and its greatest value; by default none in a quarter of the
+        subjects, else 1 to 40.
     protocols
-        Acquisitions; drawn at random by default. All share the tilt of the first.
+        Per contrast; drawn at random by default. All share the tilt of the first.
     device
         CPU or GPU.
     spacing
@@ -107,20 +109,24 @@ def simulate_session(
 
     Returns
     -------
-    dict
-        Images in arbitrary units (GRE, SWI) or ppm (QSM), with outlines and visibility of every bleed.
+    tuple of SimulatedScan
+        In the order of `contrasts`: images in arbitrary units (GRE, SWI) or ppm (QSM), with outlines and visibility
+        of every bleed.
     """
     rng = RandomSource(seed, device)
-    chosen = {c: (protocols or {}).get(c) or draw_protocol(rng, c, widen=widen) for c in contrasts}
-    tilt = chosen[contrasts[0]].tilt
+    chosen = [(protocols or {}).get(c) or draw_protocol(rng, c, widen=widen) for c in contrasts]
+    tilt = chosen[0].tilt
     subject = make_subject(head, rng, spacing=spacing, tilt=tilt)
     mimics = _furnish(subject, rng)
     if count is None:
         count = 0 if rng.chance(0.25) else min(40, 1 + int(-math.log(max(1e-6, rng.uniform(0, 1))) * 12))
+    elif not isinstance(count, int):
+        count = rng.integer(*count)
     deposits = draw_deposits(subject, rng, count)
     granulomas = draw_calcifications(subject, rng) if "qsm" in contrasts else []
-    scans: dict[Contrast, SimulatedScan] = {}
-    for contrast in contrasts:
+    scans = []
+    for protocol in chosen:
+        contrast = protocol.contrast
         # On magnitude alone a calcified granuloma cannot be told from blood: it is drawn for QSM only.
         drawn = _with_calcifications(subject, granulomas, rng) if contrast == "qsm" else subject
         shown = [*mimics, *granulomas] if contrast == "qsm" else mimics
@@ -136,10 +142,10 @@ def simulate_session(
                 r2star=d.r2star,
                 hollow=0.5 if shapes.chance(0.15) else 0.0,
             )
-        scans[contrast] = _acquire(
-            drawn, lesioned, replace(chosen[contrast], tilt=tilt), deposits, shown, rng, seed, head.name
+        scans.append(
+            _acquire(drawn, lesioned, replace(protocol, tilt=tilt), deposits, shown, rng, seed, head.name)
         )
-    return scans
+    return tuple(scans)
 
 
 def _acquire(

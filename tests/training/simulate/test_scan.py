@@ -7,7 +7,8 @@ import pytest
 
 from bids_cmb.errors import InputError
 from bids_cmb.training.demo import template_head
-from bids_cmb.training.simulate.corpus import load_scan, save_scan
+from bids_cmb.training.simulate.corpus import load_scan, make_corpus, plan, save_scan
+from bids_cmb.training.simulate.heads import save_head
 from bids_cmb.training.simulate.protocol import Protocol
 from bids_cmb.training.simulate.scan import SimulatedScan, simulate_session
 
@@ -18,7 +19,9 @@ PROTOCOLS = {
 
 
 def simulate(seed: int = 11) -> dict[str, SimulatedScan]:
-    return simulate_session(template_head(), seed, ("swi", "qsm"), count=25, protocols=PROTOCOLS, spacing=1.2)
+    contrasts = ("swi", "qsm")
+    scans = simulate_session(template_head(), seed, contrasts, count=25, protocols=PROTOCOLS, spacing=1.2)
+    return dict(zip(contrasts, scans, strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +71,26 @@ def test_contrasts_share_their_bleeds(session: dict[str, SimulatedScan]) -> None
     swi, qsm = ({x.deposit for x in session[c].lesions} for c in ("swi", "qsm"))
     assert swi & qsm
     assert all(d in swi for d in qsm) or all(d in qsm for d in swi)
+
+
+def test_a_contrast_named_twice_is_acquired_twice(tmp_path) -> None:
+    save_head(template_head(), tmp_path / "head.npz")
+    orders = plan(
+        tmp_path,
+        [tmp_path / "head.npz"],
+        1,
+        first_seed=3,
+        contrasts=("gre", "gre"),
+        spacing=2.0,
+        count=(4, 6),
+    )
+    assert [path.name for _, path in orders[0].paths] == ["gre_head_3.npz", "gre_head_3_2.npz"]
+    list(make_corpus(orders, processes=1))
+    one, two = (load_scan(path) for _, path in orders[0].paths)
+    assert one.protocol != two.protocol
+    assert one.protocol.tilt == two.protocol.tilt
+    drawn = {x.deposit for x in one.lesions} | {x.deposit for x in two.lesions}
+    assert 1 <= len(drawn) <= 6
 
 
 def test_a_scan_survives_its_file(session: dict[str, SimulatedScan], tmp_path) -> None:
