@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import logging
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from bids_cmb.anatomy import landmarks
+from bids_cmb.anatomy.ants import load_ants
 from bids_cmb.anatomy.freesurfer import ASEG_STRUCTURES, DkArray, cortical_lobes, parcels_from_aseg
 from bids_cmb.anatomy.rules import CODE_INDEX, CodeArray, mars_codes, smooth_codes
 from bids_cmb.anatomy.structures import STRUCTURES, TISSUE_CLASSES, ZONES
@@ -73,9 +73,7 @@ def tissue_picture(labels: DkArray) -> FloatArray:
 
 def warp_to_template(labels: DkArray, affine: Affine) -> DkArray:
     """Register the parcellation to nilearn's template (affine, then SyN by local correlation) and carry it over."""
-    os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"
-    import ants
-
+    ants = load_ants()
     _, brain, target_affine = template_grid()
     grey, white = tissue_templates()
     target = np.where(brain, np.clip(0.12 + 0.5 * grey + 0.88 * white, 0, 1), 0)

@@ -246,15 +246,15 @@ def _finish(
     deformation = None
     if deformable:
         deformed = deform(sample, template, fit)
+        deformation, complaint = _believed(deformed, fit)
         if refined is not None:
             better = refined(sample, template, fit, deformed)
-            believed, _ = _believed(better, fit)
+            believed, doubt = _believed(better, fit)
             if believed is not None and better.similarity >= deformed.similarity - NO_WORSE:
-                deformed = better
+                deformed, deformation, complaint = better, believed, doubt
             else:
                 warnings.append("The finer registration was no improvement and was not used.")
         quality |= {"similarity": deformed.similarity, "overlap": deformed.overlap}
-        deformation, complaint = _believed(deformed, fit)
         if complaint:
             quality |= {"similarity": fit.similarity, "overlap": fit.overlap, "fallback": 1.0}
             warnings.append(complaint)

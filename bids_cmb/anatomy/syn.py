@@ -6,16 +6,15 @@ registration found), so that no metric has to cope with a contrast that it does 
 
 from __future__ import annotations
 
-import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
 from bids_cmb.anatomy.affine_fit import Fit, composite, map_points
+from bids_cmb.anatomy.ants import load_ants
 from bids_cmb.anatomy.deform import Deformed, figures, lattice
 from bids_cmb.anatomy.sampling import DoubleArray, Sample, apply_matrix, interpolate, to_voxels
 from bids_cmb.anatomy.template import Template
@@ -54,13 +53,11 @@ def deform_with_ants(
     fixed = (drawn - drawn.min()).astype(np.float32) * (template.depth > -3)
     moving = _on_template(volume, brain_mask, template, fit.pose.matrix)
     moving = np.where(moving != 0, moving - moving.min(), 0).astype(np.float32)
-    warp, warp_affine = _inverse_warp(fixed, moving, template.affine)
+    warp = _inverse_warp(fixed, moving, template.affine)
     field = lattice(template)
-    shape = field.displacement.shape[:3]
-    index = np.indices(shape).reshape(3, -1).T.astype(np.float64)
-    nodes = apply_matrix(field.affine[:3, :3], index) + field.affine[:3, 3]
-    at_nodes = interpolate(warp, to_voxels(nodes, warp_affine))
-    field = replace(field, displacement=at_nodes.reshape(*shape, 3).astype(np.float32))
+    nodes = _grid_points(field.displacement.shape[:3], field.affine)
+    at_nodes = interpolate(warp, to_voxels(nodes, template.affine))
+    field = replace(field, displacement=at_nodes.reshape(field.displacement.shape).astype(np.float32))
     mapped = map_points(fit.pose, sample.points)
     return figures(sample, template, mapped, field, float(fit.pose.parameters[12]))
 
@@ -75,9 +72,7 @@ def _on_template(volume: Volume, mask: BoolArray, template: Template, world_to_m
     weight = ndimage.gaussian_filter(mask.astype(np.float32), width)
     smooth = ndimage.gaussian_filter(values.astype(np.float32), width) / np.maximum(weight, 1e-3)
     shape = template.depth.shape
-    index = np.indices(shape).reshape(3, -1).T.astype(np.float64)
-    points = apply_matrix(template.affine[:3, :3], index) + template.affine[:3, 3]
-    voxels = _scan_voxels(points, world_to_mni, volume.affine)
+    voxels = _scan_voxels(_grid_points(shape, template.affine), world_to_mni, volume.affine)
     here = ndimage.map_coordinates(smooth, voxels.T, order=1)
     share = ndimage.map_coordinates(weight, voxels.T, order=1)
     # Zero is kept for "no brain".
@@ -85,14 +80,20 @@ def _on_template(volume: Volume, mask: BoolArray, template: Template, world_to_m
     return found.astype(np.float32)
 
 
+def _grid_points(shape: tuple[int, ...], affine: Affine) -> DoubleArray:
+    """Coordinates (n, 3) of every voxel of a grid, mm."""
+    index = np.indices(shape).reshape(3, -1).T.astype(np.float64)
+    return np.asarray(apply_matrix(affine[:3, :3], index) + affine[:3, 3])
+
+
 def _scan_voxels(points: DoubleArray, world_to_mni: Affine, affine: Affine) -> DoubleArray:
     back = np.linalg.inv(world_to_mni @ affine)
     return np.asarray(apply_matrix(np.asarray(back[:3, :3], np.float64), points) + back[:3, 3])
 
 
-def _inverse_warp(fixed: FloatArray, moving: FloatArray, affine: Affine) -> tuple[FloatArray, Affine]:
-    """Displacement (x, y, z, 3), RAS mm, that takes points of the moving image to the fixed one."""
-    ants = _ants()
+def _inverse_warp(fixed: FloatArray, moving: FloatArray, affine: Affine) -> FloatArray:
+    """Displacement (x, y, z, 3), RAS mm, on the images' grid, that takes points of the moving image to the fixed one."""
+    ants = load_ants()
     origin, spacing = affine[:3, 3], float(affine[0, 0])
     # ANTs counts in LPS.
     lps = (-float(origin[0]), -float(origin[1]), float(origin[2]))
@@ -113,12 +114,4 @@ def _inverse_warp(fixed: FloatArray, moving: FloatArray, affine: Affine) -> tupl
         )
         path = next(name for name in found["invtransforms"] if "InverseWarp" in name)
         warp = ants.image_read(path).numpy()
-    return np.ascontiguousarray(warp * np.array([-1.0, -1.0, 1.0]), np.float32), affine
-
-
-def _ants() -> Any:  # noqa: ANN401 - ants is untyped
-    """Import ants with one thread: with more, its results differ from run to run."""
-    os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"
-    import ants
-
-    return ants
+    return np.ascontiguousarray(warp * np.array([-1.0, -1.0, 1.0]), np.float32)

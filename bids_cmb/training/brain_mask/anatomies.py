@@ -17,7 +17,6 @@ tissue is in a map travel with it: maps that share a subject with a held-out one
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from bids_cmb.anatomy.ants import load_ants
 from bids_cmb.types import Affine, BoolArray, FloatArray
 
 ByteArray = npt.NDArray[np.uint8]
@@ -137,14 +137,6 @@ def load(path: Path) -> list[Head]:
 # --- the sources -------------------------------------------------------------------------------------------
 
 
-def _ants() -> Any:  # noqa: ANN401 - ants is untyped
-    """Import ants with one thread, so that the maps come out the same each time."""
-    os.environ.setdefault("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "1")
-    import ants
-
-    return ants
-
-
 def _canonical(path: Path) -> tuple[FloatArray, Affine]:
     """Read a NIfTI file as closest canonical float32."""
     import nibabel
@@ -174,7 +166,7 @@ def read_t1w(path: Path) -> FloatArray:
     high = float(np.percentile(data, 98))
     top = int(np.flatnonzero((data > 0.15 * high).sum((0, 1)) > 800)[-1])
     data = data[:, :, max(0, top - HEAD_HEIGHT_MM) : top + 12]
-    ants = _ants()
+    ants = load_ants()
     head = ndimage.binary_fill_holes(data > 0.12 * high).astype(np.float32)
     corrected = ants.n4_bias_field_correction(
         ants.from_numpy(data),
@@ -228,7 +220,7 @@ def segment_t1w(
 
 def _register(fixed: FloatArray, template: FloatArray) -> tuple[Chain, Chain]:
     """Register the template to a brain; return the chains template -> brain and brain -> template."""
-    ants = _ants()
+    ants = load_ants()
     target = ants.resample_image(ants.from_numpy(fixed), (2, 2, 2), use_voxels=False, interp_type=0)
     moving = ants.resample_image(ants.from_numpy(template), (2, 2, 2), use_voxels=False, interp_type=0)
     affine = ants.registration(fixed=target, moving=moving, type_of_transform="Affine", random_seed=1)
@@ -249,7 +241,7 @@ def warp(
     moving: npt.NDArray[Any], shape: tuple[int, ...], chain: Chain, *, interpolator: str = "linear"
 ) -> FloatArray:
     """Resample an array of 1 mm voxels through a chain of transforms."""
-    ants = _ants()
+    ants = load_ants()
     out = ants.apply_transforms(
         ants.from_numpy(np.zeros(shape, dtype=np.float32)),
         ants.from_numpy(moving.astype(np.float32)),
