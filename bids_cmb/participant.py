@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import logging
@@ -114,9 +113,7 @@ def load_detector(config: RunConfig) -> Model:
     from bids_cmb.detector.weights import load_model
 
     model = load_model(config.model)
-    if config.threshold is None:
-        return model
-    return dataclasses.replace(model, thresholds=dict.fromkeys(model.thresholds, config.threshold))
+    return model if config.threshold is None else model.at(config.threshold)
 
 
 def work(job: Job) -> Outcome:

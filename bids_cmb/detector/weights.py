@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +61,10 @@ class Model:
     calibration: Mapping[Contrast, Calibration]
     card: Mapping[str, Any]
 
+    def at(self, threshold: float) -> Model:
+        """Return the same detector with one operating point for every contrast."""
+        return replace(self, thresholds=dict.fromkeys(self.thresholds, threshold))
+
 
 def models_folder() -> Path:
     """Where the shipped weights lie: inside an installed package, or beside it in a checkout."""
@@ -86,7 +90,7 @@ def load_model(name_or_path: str | os.PathLike[str] | None = None) -> Model:
     ModelError
         If there is no such model, or its files are damaged or of another version.
     """
-    manifest_path = _find(DEFAULT_MODEL if name_or_path is None else os.fspath(name_or_path))
+    manifest_path = find_manifest(name_or_path)
     card = _read_manifest(manifest_path)
     weights_path = manifest_path.parent / Path(str(card["weights"])).name
     state = _read_weights(weights_path, str(card["sha256"]))
@@ -124,7 +128,15 @@ def _widths(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {"channels": int(settings["channels"]), "widths": tuple(int(w) for w in settings["widths"])}
 
 
-def _find(name: str) -> Path:
+def find_manifest(name_or_path: str | os.PathLike[str] | None = None) -> Path:
+    """Return the manifest of a model that is named as for `load_model`.
+
+    Raises
+    ------
+    ModelError
+        If there is none, or a folder has several.
+    """
+    name = DEFAULT_MODEL if name_or_path is None else os.fspath(name_or_path)
     path = Path(name)
     if path.is_file():
         return path

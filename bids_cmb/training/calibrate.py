@@ -14,6 +14,8 @@ from bids_cmb.detector.weights import Calibration
 PREVALENCE_FACTOR = 0.35
 #: Operating point: the most sensitive one with at most this many false detections per scan.
 FALSE_PER_SCAN = 1.0
+#: Least probability of a *definite* microbleed, where the operating point is not above it.
+DEFINITE = 0.8
 #: Share of the lesions found by stage 1 that its threshold keeps.
 KEPT = 0.99
 
@@ -93,3 +95,8 @@ def choose_threshold(
     allowed = int(false_per_scan * scans)
     threshold = float(false[allowed]) + 1e-3 if len(false) > allowed else 0.02
     return round(float(np.clip(threshold, 0.02, 0.9)), 3)
+
+
+def choose_definite(threshold: float) -> float:
+    """Choose the least probability of a *definite* microbleed: `DEFINITE`, or an operating point above it."""
+    return round(max(DEFINITE, threshold), 3)

@@ -126,6 +126,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _operating_points(arguments: argparse.Namespace) -> int:
+    from bids_cmb.detector.weights import find_manifest
     from bids_cmb.training.operating_points import operating_points, write_operating_points
 
     paths = sorted(arguments.folder.glob("*.npz"))
@@ -133,10 +134,7 @@ def _operating_points(arguments: argparse.Namespace) -> int:
         raise UsageError(
             f"There are no simulated scans in {arguments.folder}; make some with `bids-cmb-train simulate`."
         )
-    given = Path(arguments.model)
-    manifest = next(iter(sorted(given.glob("*.json"))), None) if given.is_dir() else given
-    if manifest is None or not manifest.is_file():
-        raise UsageError(f"There is no model manifest in {given}.")
+    manifest = find_manifest(arguments.model)
     found = operating_points(
         paths, str(manifest), false_per_scan=arguments.false_per_scan, processes=arguments.processes
     )

@@ -82,6 +82,7 @@ def judge_scans(
     device: str = "cpu",
     with_anatomy: bool = True,
     processes: int = 1,
+    threshold: float | None = None,
 ) -> Iterator[tuple[Path, HeldOutResult]]:
     """Judge scans one after the other, or several at once with one thread each, in the given order.
 
@@ -95,8 +96,10 @@ def judge_scans(
         As for `judge_scan`.
     processes
         Scans at once.
+    threshold
+        Operating point; None for the model's own.
     """
-    judge = partial(_judge_with, model=model, device=device, with_anatomy=with_anatomy)
+    judge = partial(_judge_with, model=model, threshold=threshold, device=device, with_anatomy=with_anatomy)
     if processes == 1:
         yield from zip(paths, map(judge, paths), strict=True)
         return
@@ -110,13 +113,16 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _judge_with(path: Path, model: str | None, device: str, with_anatomy: bool) -> HeldOutResult:
-    return judge_scan(path, _model(model), device=device, with_anatomy=with_anatomy)
+def _judge_with(
+    path: Path, *, model: str | None, threshold: float | None, device: str, with_anatomy: bool
+) -> HeldOutResult:
+    return judge_scan(path, _model(model, threshold), device=device, with_anatomy=with_anatomy)
 
 
 @lru_cache(maxsize=1)
-def _model(name: str | None) -> Model:
-    return load_model(name)
+def _model(name: str | None, threshold: float | None) -> Model:
+    model = load_model(name)
+    return model if threshold is None else model.at(threshold)
 
 
 def _result(path: Path, scan: SimulatedScan, detection: Detection) -> HeldOutResult:

@@ -7,18 +7,15 @@ chosen before it would allow for false detections that never reach a table.
 from __future__ import annotations
 
 import json
-import multiprocessing
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bids_cmb.detector.weights import load_model
-from bids_cmb.training.calibrate import choose_threshold
-from bids_cmb.training.held_out import HeldOutResult, judge_scan
+from bids_cmb.files import write_json
+from bids_cmb.training.calibrate import choose_definite, choose_threshold
+from bids_cmb.training.held_out import HeldOutResult, judge_scans
 from bids_cmb.types import CONTRASTS, Contrast
 
 #: With so low a threshold every candidate that no rule forbids is kept, with its final probability.
@@ -46,27 +43,12 @@ def operating_points(
     dict
         By contrast: ``threshold``, and ``scans``, ``visible``, ``found`` and ``false`` at it.
     """
-    judge = partial(_judge, model=model)
-    if processes == 1:
-        results = [judge(path) for path in paths]
-    else:
-        with multiprocessing.get_context("spawn").Pool(processes, _one_thread) as pool:
-            results = pool.map(judge, paths, chunksize=1)
+    results = [r for _, r in judge_scans(paths, model, processes=processes, threshold=_OPEN)]
     return {
         contrast: _choose([r for r in results if r.contrast == contrast], false_per_scan)
         for contrast in CONTRASTS
         if any(r.contrast == contrast for r in results)
     }
-
-
-def _one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
-
-
-def _judge(path: Path, model: str | None) -> HeldOutResult:
-    return judge_scan(path, replace(load_model(model), thresholds=dict.fromkeys(CONTRASTS, _OPEN)))
 
 
 def _choose(results: Sequence[HeldOutResult], false_per_scan: float) -> dict[str, float]:
@@ -92,10 +74,10 @@ def _choose(results: Sequence[HeldOutResult], false_per_scan: float) -> dict[str
 def write_operating_points(
     manifest: Path, points: Mapping[Contrast, Mapping[str, float]], *, command: str
 ) -> None:
-    """Put chosen thresholds into a model's manifest, with the figures that they rest on; *definite* stays at 0.8 or above them."""
+    """Put chosen thresholds into a model's manifest, with the figures that they rest on; *definite* goes with them."""
     card: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
     for contrast, point in points.items():
         card["thresholds"][contrast] = point["threshold"]
-        card["definite"][contrast] = round(max(0.8, point["threshold"]), 3)
+        card["definite"][contrast] = choose_definite(point["threshold"])
     card["operating_points"] = {"command": command, **{c: dict(p) for c, p in points.items()}}
-    manifest.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    write_json(manifest, card)

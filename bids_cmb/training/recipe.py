@@ -18,7 +18,12 @@ from bids_cmb import __version__
 from bids_cmb.detector.networks import CandidateNet, Student
 from bids_cmb.detector.weights import save_model
 from bids_cmb.errors import InputError
-from bids_cmb.training.calibrate import choose_candidate_threshold, choose_threshold, fit_calibration
+from bids_cmb.training.calibrate import (
+    choose_candidate_threshold,
+    choose_definite,
+    choose_threshold,
+    fit_calibration,
+)
 from bids_cmb.training.samples import TrainingScan
 from bids_cmb.training.stage1 import train_candidates
 from bids_cmb.training.stage2 import (
@@ -204,7 +209,7 @@ def finish_model(
         p = 1 / (1 + np.exp(-(fitted.scale * z + fitted.offset)))
         calibration[contrast] = asdict(fitted)
         thresholds[contrast] = choose_threshold(p.tolist(), y.tolist(), max(len(mine), 1))
-        definite[contrast] = round(max(0.8, thresholds[contrast]), 3)
+        definite[contrast] = choose_definite(thresholds[contrast])
         figures[contrast] = _validation_figures([s for s, _ in mine], p, y, thresholds[contrast])
         _log.info("validation %s: %s", contrast, figures[contrast])
     card: dict[str, Any] = {

@@ -15,6 +15,14 @@ def test_a_saved_model_loads_from_its_folder_and_its_manifest(manifest: Path) ->
     assert load_model(manifest).sha256 == load_model(manifest.parent).sha256
 
 
+def test_one_operating_point_stands_in_for_those_of_all_contrasts(manifest: Path) -> None:
+    model = load_model(manifest)
+    other = model.at(0.123)
+    assert set(other.thresholds) == set(model.thresholds)
+    assert set(other.thresholds.values()) == {0.123}
+    assert other.definite == model.definite
+
+
 def test_damaged_weights_are_refused(manifest: Path) -> None:
     weights = manifest.with_suffix(".safetensors")
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
