@@ -112,7 +112,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             r.false,
             list(r.false_names),
         )
-    sys.stdout.write("\n".join(summarise(results)) + "\n")
+    notes = _seen(results, model)
+    sys.stdout.write("\n".join([*summarise(results), *notes]) + "\n")
     if arguments.out is not None:
         facts = {
             "Data": f"{len(paths)} simulated scans of {arguments.folder.name}",
@@ -120,7 +121,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             "Command": command_line(),
         }
         write_evaluation(
-            evaluate([r.pair for r in results]), arguments.out, "Detection on simulated scans", facts, []
+            evaluate([r.pair for r in results]), arguments.out, "Detection on simulated scans", facts, notes
         )
     return 0
 
@@ -148,16 +149,14 @@ def _operating_points(arguments: argparse.Namespace) -> int:
 
 
 def _seen(results: list[HeldOutResult], model: Model) -> list[str]:
-    """Warn if the model was trained on the anatomy of the scans: their figures flatter it."""
+    """Say so if the model was trained on the anatomy of the scans: their figures flatter it."""
     training = model.card.get("training", {})
     known = set(training.get("anatomy", [])) if isinstance(training, dict) else set()
     heads = {r.pair.subject.rsplit("_", 1)[0] for r in results}
     shared = sorted(heads & known)
     if not shared:
         return []
-    note = f"The model was trained on the head {', '.join(shared)}, so that these figures flatter it."
-    _log.warning("%s", note)
-    return [note]
+    return [f"The model was trained on the head {', '.join(shared)}, so that these figures flatter it."]
 
 
 def _realism(arguments: argparse.Namespace) -> int:
