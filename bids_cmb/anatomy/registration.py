@@ -250,7 +250,9 @@ def _finish(
         if refined is not None:
             better = refined(sample, template, fit, deformed)
             believed, doubt = _believed(better, fit)
-            if believed is not None and better.similarity >= deformed.similarity - NO_WORSE:
+            taken = believed is not None and better.similarity >= deformed.similarity - NO_WORSE
+            quality["syn_taken"] = float(taken)
+            if taken:
                 deformed, deformation, complaint = better, believed, doubt
             else:
                 warnings.append("The finer registration was no improvement and was not used.")

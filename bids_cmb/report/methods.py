@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,10 @@ REFERENCES: Mapping[str, str] = {
     "of neuroimaging experiments. Sci Data 2016;3:160044.",
     "n4": "Tustison NJ et al. N4ITK: improved N3 bias correction. IEEE Trans Med Imaging 2010;29:1310-1320.",
     "mni": "Fonov V et al. Unbiased average age-appropriate atlases for pediatric studies. NeuroImage 2011;54:313-327.",
+    "syn": "Avants BB et al. Symmetric diffeomorphic image registration with cross-correlation: evaluating automated "
+    "labeling of elderly and neurodegenerative brain. Med Image Anal 2008;12:26-41.",
+    "ants": "Tustison NJ et al. The ANTsX ecosystem for quantitative biological and medical imaging. Sci Rep "
+    "2021;11:9068.",
     "mars": "Gregoire SM et al. The Microbleed Anatomical Rating Scale (MARS): reliability of a tool to map brain "
     "microbleeds. Neurology 2009;73:1759-1766.",
     "microbleednet": "Sundaresan V et al. Automated detection of cerebral microbleeds on MR images using knowledge "
@@ -64,12 +68,21 @@ def describe(scans: Sequence[ScanResult]) -> Methods:
         f"and brain edges. {_models(scans)}"
     )
     paragraphs.append(
-        f"Each image was aligned with the MNI152 template {cite('mni')} by an affine and a smooth deformable registration of its tissue classes, and each microbleed "
-        f"was placed in one of the thirteen regions of the Microbleed Anatomical Rating Scale {cite('mars')} on "
-        "either side and graded definite or possible from its calibrated probability. Sizes are those of the sphere "
-        "of equal volume; blooming makes them larger than the deposit."
+        f"Each image was aligned with the MNI152 template {cite('mni')} by an affine and a smooth deformable "
+        f"registration of its tissue classes{_refinement(scans, cite)}, and each microbleed was placed in "
+        f"one of the thirteen regions of the Microbleed Anatomical Rating Scale {cite('mars')} on either side and "
+        "graded definite or possible from its calibrated probability. Sizes are those of the sphere of equal volume; blooming makes them larger than the deposit."
     )
     return Methods(tuple(paragraphs), tuple(REFERENCES[key] for key in cited))
+
+
+def _refinement(scans: Sequence[ScanResult], cite: Callable[..., str]) -> str:
+    """Say on how many scans ANTs' registration was taken; nothing where it was on none."""
+    refined = sum(_field(scan.sidecar, "RegistrationQuality", "syn_taken") == 1 for scan in scans)
+    if not refined:
+        return ""
+    share = "" if refined == len(scans) else f" on {refined} of {len(scans)} scans"
+    return f", refined{share} by symmetric diffeomorphic normalisation {cite('syn')} as implemented in ANTs {cite('ants')}"
 
 
 def _models(scans: Sequence[ScanResult]) -> str:

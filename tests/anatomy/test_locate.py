@@ -83,6 +83,8 @@ def test_the_finer_registration_explains_a_warped_head_better_and_the_same_each_
     fast = register(image, mask)
     finer = [register(image, mask, finer=True) for _ in range(2)]
     assert finer[0].quality["similarity"] >= fast.quality["similarity"]
+    assert finer[0].quality["syn_taken"] == 1
+    assert "syn_taken" not in fast.quality
     points = np.array([[30.0, 40.0, 10.0], [-25.0, -60.0, 20.0]])
     assert np.array_equal(finer[0](points), finer[1](points))
     assert np.abs(finer[0](points) - fast(points)).max() < 10.0

@@ -87,6 +87,22 @@ def test_text_of_sidecars_and_logs_is_shown_and_never_run(tmp_path: Path) -> Non
     assert 'id="errors"' in text
 
 
+def test_the_methods_text_names_ants_where_its_registration_was_taken_and_only_there(tmp_path: Path) -> None:
+    cases = {
+        "fast": [Case("gre", 0)],
+        "tried": [Case("gre", 0, sidecar={"RegistrationQuality": {"similarity": 0.7, "syn_taken": 0.0}})],
+        "syn": [Case("gre", 0, sidecar={"RegistrationQuality": {"similarity": 0.7, "syn_taken": 1.0}})],
+    }
+    bids, out = write_dataset(tmp_path, cases)
+    texts = {name: write_subject_page(out, name, bids_dir=bids).read_text(encoding="utf-8") for name in cases}
+    for name in ("fast", "tried"):
+        assert "ANTs" not in texts[name]
+        assert "Avants" not in texts[name]
+    assert "refined by symmetric diffeomorphic normalisation [5] as implemented in ANTs [6]" in texts["syn"]
+    assert "Avants BB et al. Symmetric diffeomorphic image registration" in texts["syn"]
+    assert "The ANTsX ecosystem" in texts["syn"]
+
+
 def test_scans_at_the_same_counts_lie_side_by_side(tmp_path: Path) -> None:
     header = "participant_id\tcontrast\tstatus\tn_cmb\tn_lobar\tn_deep\n"
     rows = "sub-01\tswi\tdone\t3\t2\t1\nsub-01\tqsm\tdone\t3\t2\t1\nsub-03\tgre\tdone\t300\t260\t40\n"
