@@ -294,7 +294,7 @@ def _frame(volume: Volume, plane: Plane, centre: Point) -> tuple[float, float, f
 
 
 def brain_box(
-    mask: npt.NDArray[Any] | None, shape: Sequence[int], margin: int = 3
+    mask: npt.NDArray[Any] | None, shape: Sequence[int], margin: tuple[int, int, int] = (3, 3, 3)
 ) -> tuple[slice, slice, slice]:
     """Return the slices that hold a mask with a margin in voxels; all of the image for an empty mask."""
     if mask is None or not mask.any():
@@ -303,7 +303,8 @@ def brain_box(
     for axis in range(3):
         others = tuple(a for a in range(3) if a != axis)
         places = np.flatnonzero(mask.any(axis=others))
-        found.append(slice(max(int(places[0]) - margin, 0), min(int(places[-1]) + margin + 1, shape[axis])))
+        first, last = int(places[0]) - margin[axis], int(places[-1]) + margin[axis]
+        found.append(slice(max(first, 0), min(last + 1, shape[axis])))
     return (found[0], found[1], found[2])
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from markupsafe import Markup
 
 from bids_cmb.report.checks import Histogram, Row, acquisition, draw_histogram
 from bids_cmb.report.data import CONTRAST_NAMES, Failure, Finding, ScanResult, read_failures, read_scans
@@ -29,7 +28,7 @@ from bids_cmb.report.methods import describe, operating_point
 from bids_cmb.report.overview import MOSAIC_SLAB_MM, Projection, draw_checks, draw_mosaic, draw_projections
 from bids_cmb.report.page import format_number, read_asset, render, write_page
 from bids_cmb.report.pixels import Window, choose_window, load_canonical
-from bids_cmb.report.viewer import as_script_text, viewer_data
+from bids_cmb.report.viewer import viewer_data
 from bids_cmb.types import MARS_REGIONS, Contrast, Point, Volume
 
 Side = Literal["radiological", "neurological"]
@@ -84,7 +83,7 @@ class ScanView:
     checks: list[Picture] = field(default_factory=list)
     histogram: Histogram | None = None
     image: dict[str, Any] | None = None
-    viewer: Markup | None = None
+    viewer: dict[str, Any] | None = None
 
 
 def write_subject_page(
@@ -270,7 +269,7 @@ def _draw_session(views: list[ScanView], *, viewer: bool) -> None:
             continue
         _draw_scan(view, loaded)
         if viewer:
-            view.viewer = as_script_text(viewer_data(loaded, _places(view)))
+            view.viewer = viewer_data(loaded, _places(view))
         for other in views:
             if other is not view:
                 name = CONTRAST_NAMES[view.result.contrast]

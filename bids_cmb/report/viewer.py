@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import base64
 import gzip
-import json
+import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from markupsafe import Markup
 
-from bids_cmb.report.figures import LoadedScan
+from bids_cmb.report.figures import LoadedScan, brain_box
 
 #: What is kept around the brain, mm.
 MARGIN_MM = 8.0
@@ -33,8 +32,8 @@ def viewer_data(loaded: LoadedScan, numbers: list[tuple[int, list[float | None]]
         Shape, zooms and affine (3x4) of the cut-out, and the image and label voxels in C order as base64 of gzip.
     """
     volume = loaded.volume
-    brain = loaded.brain if loaded.brain is not None and loaded.brain.any() else None
-    box = _box(brain, volume.data.shape, volume.zooms)
+    x, y, z = (math.ceil(MARGIN_MM / zoom) for zoom in volume.zooms)
+    box = brain_box(loaded.brain, volume.data.shape, margin=(x, y, z))
     span = (loaded.window.high - loaded.window.low) or 1.0
     shown = np.clip((volume.data[box] - loaded.window.low) / span, 0, 1)
     shown = np.nan_to_num(shown)
@@ -51,28 +50,6 @@ def viewer_data(loaded: LoadedScan, numbers: list[tuple[int, list[float | None]]
         "image": _packed(np.round(255 * shown).astype(np.uint8)),
         "labels": _packed(found.astype(np.uint8)),
     }
-
-
-def as_script_text(data: dict[str, Any]) -> Markup:
-    """Return data as JSON that cannot end the element that it stands in."""
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
-    for character in "<>&":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)  # noqa: S704 - no markup can be left in it
-
-
-def _box(
-    brain: npt.NDArray[np.bool_] | None, shape: tuple[int, ...], zooms: tuple[float, ...]
-) -> tuple[slice, slice, slice]:
-    if brain is None:
-        x, y, z = (slice(0, n) for n in shape)
-        return x, y, z
-    parts = []
-    for axis, (n, zoom) in enumerate(zip(shape, zooms, strict=True)):
-        inside = np.flatnonzero(brain.any(axis=tuple(k for k in range(3) if k != axis)))
-        margin = int(np.ceil(MARGIN_MM / zoom))
-        parts.append(slice(max(0, int(inside[0]) - margin), min(n, int(inside[-1]) + margin + 1)))
-    return parts[0], parts[1], parts[2]
 
 
 def _packed(data: npt.NDArray[np.uint8]) -> str:

@@ -5,6 +5,8 @@ const Store = {
   get(key) { try { return JSON.parse(localStorage.getItem(key)); } catch { return null; } },
   set(key, value) { try { localStorage.setItem(key, JSON.stringify(value)); return true; } catch { this.works = false; return false; } },
 };
+/* A place (voxel or mm) through a 3x4 affine. */
+const times = (matrix, [i, j, k]) => matrix.map((row) => row[0] * i + row[1] * j + row[2] * k + row[3]);
 const saveText = (name, text) => {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([text], { type: "text/tab-separated-values" }));

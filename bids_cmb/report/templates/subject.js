@@ -122,7 +122,6 @@
   });
 
   /* ---- missed microbleeds ---- */
-  const times = (matrix, [i, j, k]) => matrix.map((row) => row[0] * i + row[1] * j + row[2] * k + row[3]);
   const round2 = (value) => Math.round(value * 100) / 100;
   const addMissed = (scan, [x, y, z], notes) => {
     state.missed.push({ scan, x: round2(x), y: round2(y), z: round2(z), notes });

@@ -6,7 +6,6 @@
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
     return new Uint8Array(await new Response(stream).arrayBuffer());
   };
-  const times = (matrix, [i, j, k]) => matrix.map((row) => row[0] * i + row[1] * j + row[2] * k + row[3]);
   /* Axis that runs to the right, axis that runs down, axis across the plane; all run from high to low. */
   const PLANES = { axial: [0, 1, 2], coronal: [0, 2, 1], sagittal: [1, 2, 0] };
 
