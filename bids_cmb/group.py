@@ -13,6 +13,8 @@ from bids_cmb.bids.quality import QUALITY_COLUMNS, quality_rows
 from bids_cmb.bids.results import ScanOutcome, read_outcomes
 from bids_cmb.bids.review import GROUP_REVIEW_COLUMNS, count_reviews
 from bids_cmb.bids.tables import (
+    CONTRAST_COLUMN,
+    IDENTITY_COLUMNS,
     LESION_COLUMN_NOTES,
     LESION_COLUMNS,
     Cell,
@@ -25,6 +27,7 @@ from bids_cmb.files import remove_abandoned, write_json
 from bids_cmb.resources import settled
 from bids_cmb.run_log import RunLog, terminal_logging
 from bids_cmb.types import MARS_REGIONS
+from bids_cmb.wording import counted
 
 if TYPE_CHECKING:
     from bids_cmb.config import RunConfig
@@ -33,22 +36,9 @@ _log = logging.getLogger(__name__)
 
 Columns = Mapping[str, Mapping[str, Any]]
 
-_IDENTITY: Final[Columns] = {
-    "participant_id": {"Description": "Subject."},
-    "session_id": {"Description": "Session."},
-    "source": {"Description": "The image, as a BIDS URI."},
-}
-_CONTRAST: Final = {
-    "Description": "Contrast of the image.",
-    "Levels": {
-        "swi": "susceptibility-weighted image",
-        "gre": "T2*-weighted gradient echo",
-        "qsm": "quantitative susceptibility map",
-    },
-}
 CMB_COLUMNS: Final[Columns] = {
-    **_IDENTITY,
-    "contrast": _CONTRAST,
+    **IDENTITY_COLUMNS,
+    "contrast": CONTRAST_COLUMN,
     "status": {
         "Description": "Whether the scan was processed; counts of failed scans are n/a.",
         "Levels": {"done": "results are complete", "failed": "there are none; 'warnings' says why"},
@@ -69,8 +59,8 @@ CMB_COLUMNS: Final[Columns] = {
     "warnings": {"Description": "What to keep in mind, or why the scan failed."},
 }
 LESION_TABLE_COLUMNS: Final[Columns] = {
-    **_IDENTITY,
-    "scan_contrast": _CONTRAST,
+    **IDENTITY_COLUMNS,
+    "scan_contrast": CONTRAST_COLUMN,
     **{
         name: {
             "index": {"Description": "Label in the scan's seg-CMB_dseg."},
@@ -81,8 +71,8 @@ LESION_TABLE_COLUMNS: Final[Columns] = {
     },
 }
 MARS_COLUMNS: Final[Columns] = {
-    **_IDENTITY,
-    "contrast": _CONTRAST,
+    **IDENTITY_COLUMNS,
+    "contrast": CONTRAST_COLUMN,
     **{
         f"{code}_{side}_{certainty}": {
             "Description": f"Number of {certainty} microbleeds in the {name}, {'left' if side == 'L' else 'right'}."
@@ -140,7 +130,7 @@ def run_group(config: RunConfig) -> int:
                 else []
             )
             lines += [
-                f"bids-cmb: group tables of {len(scans)} scan{'' if len(scans) == 1 else 's'}: {len(scans) - failed} done, {failed} failed. "
+                f"bids-cmb: group tables of {counted(len(scans), 'scan')}: {len(scans) - failed} done, {failed} failed. "
                 f"Results: {output_dir}"
             ]
             log.conclude("\n".join(lines))
@@ -190,18 +180,9 @@ def write_group_tables(output_dir: Path, scans: Sequence[ScanOutcome]) -> list[s
     return [*(scan.problem for scan in scans if scan.problem), *problems]
 
 
-def _identity(scan: ScanOutcome) -> dict[str, Cell]:
-    return {
-        "participant_id": scan.participant_id,
-        "session_id": scan.session_id,
-        "source": scan.source,
-        "contrast": scan.contrast,
-    }
-
-
 def cmb_row(scan: ScanOutcome) -> dict[str, Cell]:
     """Return one scan's row of ``group_cmb``."""
-    row = {**_identity(scan), "status": scan.status}
+    row = {**scan.identity, "contrast": scan.contrast, "status": scan.status}
     if scan.status == "failed":
         record = scan.record
         return {
@@ -236,7 +217,7 @@ def cmb_row(scan: ScanOutcome) -> dict[str, Cell]:
 
 def mars_row(scan: ScanOutcome) -> dict[str, Cell]:
     """Return one scan's row of ``group_mars``; a failed scan has no counts."""
-    row = _identity(scan)
+    row: dict[str, Cell] = {**scan.identity, "contrast": scan.contrast}
     if scan.status == "failed":
         return row
     counts = Counter(
@@ -248,10 +229,8 @@ def mars_row(scan: ScanOutcome) -> dict[str, Cell]:
 
 def _lesion_rows(scans: Iterable[ScanOutcome]) -> Iterable[Mapping[str, Cell]]:
     for scan in scans:
-        identity = _identity(scan)
-        scan_contrast = identity.pop("contrast")
         for lesion in scan.lesions:
-            yield {**identity, "scan_contrast": scan_contrast, **lesion}
+            yield {**scan.identity, "scan_contrast": scan.contrast, **lesion}
 
 
 def _voxel_size(value: object) -> str | None:

@@ -28,6 +28,7 @@ from bids_cmb.resources import settled
 from bids_cmb.run_log import RunLog, collected_warnings, terminal_logging
 from bids_cmb.scan_inputs import companion_uris, load_brain_mask, load_t1w
 from bids_cmb.types import Detection, Scan
+from bids_cmb.wording import counted
 from bids_cmb.workers import Workers
 
 if TYPE_CHECKING:
@@ -146,8 +147,7 @@ def _do(job: Job) -> tuple[str, Mapping[str, Any]]:
 def _count(detection: Detection) -> str:
     found = len(detection.microbleeds)
     possible = sum(lesion.certainty == "possible" for lesion in detection.microbleeds)
-    text = f"{found} microbleed{'' if found == 1 else 's'}"
-    return text + (f" ({possible} possible)" if possible else "")
+    return counted(found, "microbleed") + (f" ({possible} possible)" if possible else "")
 
 
 def run_participant(config: RunConfig, *, work: Callable[[Job], Outcome] = work) -> int:

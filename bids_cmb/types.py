@@ -48,6 +48,9 @@ MARS_REGIONS: tuple[tuple[str, str, Category], ...] = (
 #: Label values in ``seg-MARS_dseg``: region k (1..13) is k on the left and 100 + k on the right; 0 is outside.
 MARS_RIGHT_OFFSET = 100
 
+#: Robust z-score from which a scan is unusual within its study (Iglewicz & Hoaglin 1993).
+OUTLIER_Z = 3.5
+
 
 def mars_label(code: str, hemisphere: Hemisphere) -> int:
     """Return the label value of a MARS region on one side.

@@ -9,17 +9,15 @@ from statistics import median
 from typing import Any, Final
 
 from bids_cmb.bids.results import ScanOutcome
-from bids_cmb.bids.tables import Cell, finite_number
+from bids_cmb.bids.tables import CONTRAST_COLUMN, IDENTITY_COLUMNS, Cell, finite_number
+from bids_cmb.types import OUTLIER_Z
 
-#: Robust z-score (Iglewicz & Hoaglin 1993) from which a value is an outlier, and the fewest scans that it takes.
-OUTLIER_Z: Final = 3.5
+#: The fewest scans of a contrast that say what is usual.
 FEWEST: Final = 8
 
 QUALITY_COLUMNS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "participant_id": {"Description": "Subject."},
-    "session_id": {"Description": "Session."},
-    "source": {"Description": "The image, as a BIDS URI."},
-    "contrast": {"Description": "Contrast of the image: swi, gre or qsm."},
+    **IDENTITY_COLUMNS,
+    "contrast": CONTRAST_COLUMN,
     "scanner": {"Description": "Manufacturer and model from the image's sidecar."},
     "field_strength": {"Description": "From the image's sidecar.", "Units": "T"},
     "n_cmb": {"Description": "Number of microbleeds."},
@@ -95,9 +93,7 @@ def _row(scan: ScanOutcome) -> dict[str, Cell]:
     quality = registration if isinstance(registration, dict) else {}
     names = (sidecar.get(key) for key in ("Manufacturer", "ManufacturersModelName"))
     return {
-        "participant_id": scan.participant_id,
-        "session_id": scan.session_id,
-        "source": scan.source,
+        **scan.identity,
         "contrast": scan.contrast,
         "scanner": " ".join(name for name in names if isinstance(name, str)) or None,
         "field_strength": _float(sidecar.get("MagneticFieldStrength")),

@@ -14,7 +14,7 @@ from bids_cmb.bids.listing import list_subjects
 from bids_cmb.bids.outputs import LESIONS_ENDING
 from bids_cmb.bids.records import FOLDER, ScanRecord, Status, read_record
 from bids_cmb.bids.sidecars import load_json_object
-from bids_cmb.bids.tables import read_table
+from bids_cmb.bids.tables import Cell, read_table
 from bids_cmb.files import is_inside
 
 _log = logging.getLogger(__name__)
@@ -51,6 +51,15 @@ class ScanOutcome:
     lesions: tuple[dict[str, str], ...] = ()
     problem: str = ""
     record: ScanRecord | None = None
+
+    @property
+    def identity(self) -> dict[str, Cell]:
+        """Cells of `bids_cmb.bids.tables.IDENTITY_COLUMNS`."""
+        return {
+            "participant_id": self.participant_id,
+            "session_id": self.session_id,
+            "source": self.source,
+        }
 
 
 def read_outcomes(output_dir: Path) -> Iterator[ScanOutcome]:

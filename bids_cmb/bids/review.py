@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bids_cmb.bids.results import ScanOutcome
-from bids_cmb.bids.tables import MISSING, Cell, read_table, to_number
+from bids_cmb.bids.tables import IDENTITY_COLUMNS, MISSING, Cell, read_table, to_number
 
 REVIEW_FOLDER: Final = "review"
 REVIEW_COLUMNS: Final = (
@@ -33,9 +33,7 @@ VERDICTS: Final = ("cmb", "not_cmb", "unsure")
 SAME_PLACE_MM: Final = 0.5
 
 GROUP_REVIEW_COLUMNS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "participant_id": {"Description": "Subject."},
-    "session_id": {"Description": "Session."},
-    "source": {"Description": "The image, as a BIDS URI."},
+    **IDENTITY_COLUMNS,
     "review": {"Description": "The reader's table in review/."},
     "n_cmb": {"Description": "Microbleeds found automatically."},
     "n_reviewed": {"Description": "Of these, how many the reader judged."},
@@ -111,9 +109,7 @@ def _count(review: str, scan: ScanOutcome, table: Sequence[Mapping[str, str]]) -
             read = True
     counts = Counter(judged.values())
     return {
-        "participant_id": scan.participant_id,
-        "session_id": scan.session_id,
-        "source": scan.source,
+        **scan.identity,
         "review": review,
         "n_cmb": len(lesions),
         "n_reviewed": len(judged),

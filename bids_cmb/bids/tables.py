@@ -31,6 +31,21 @@ DECIMALS: Final[Mapping[str, int]] = {
     **dict.fromkeys(("x", "y", "z", "x_mni", "y_mni", "z_mni", "volume", "diameter"), 2),
 }
 
+#: Which image a row is about; the first columns of every group table.
+IDENTITY_COLUMNS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "participant_id": {"Description": "Subject."},
+    "session_id": {"Description": "Session."},
+    "source": {"Description": "The image, as a BIDS URI."},
+}
+CONTRAST_COLUMN: Final[Mapping[str, Any]] = {
+    "Description": "Contrast of the image.",
+    "Levels": {
+        "swi": "susceptibility-weighted image",
+        "gre": "T2*-weighted gradient echo",
+        "qsm": "quantitative susceptibility map",
+    },
+}
+
 _REGION_LEVELS = {code: name for code, name, _ in MARS_REGIONS}
 _POINT = {axis: f"Centre of the microbleed along {axis} in the image's own RAS+ world." for axis in "xyz"}
 

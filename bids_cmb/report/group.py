@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from bids_cmb.report.data import known, read_number, read_tsv
-from bids_cmb.report.group_charts import Row, bands, count, lobar_deep, regions, strips
+from bids_cmb.report.group_charts import Row, bands, count, lobar_deep, page_of, regions, scan_name, strips
 from bids_cmb.report.page import read_asset, render, write_page
+from bids_cmb.types import OUTLIER_Z
+from bids_cmb.wording import counted
 
 PAGE = "group_cmb.html"
 #: Columns of the table of scans, with their headings.
@@ -74,24 +76,17 @@ def write_group_page(output_dir: Path) -> Path:
         "mars": regions(read_tsv(output_dir / "group_mars.tsv")),
         "plot": lobar_deep(done, links),
         "strips": strips(quality, links),
+        "outlier_z": f"{OUTLIER_Z:g}",
         "unusual": [
             {
-                "name": " ".join(
-                    filter(
-                        None, (row["participant_id"], known(row.get("session_id")), row.get("contrast", ""))
-                    )
-                ),
-                "link": links.get(row["participant_id"], ""),
+                "name": scan_name(row),
+                "link": page_of(row, links),
                 "why": unusual[_scan(row)],
             }
             for row in quality
             if unusual[_scan(row)]
         ],
-        "failed": [
-            {**row, "link": links.get(row.get("participant_id", ""), "")}
-            for row in scans
-            if row.get("status") == "failed"
-        ],
+        "failed": [{**row, "link": page_of(row, links)} for row in scans if row.get("status") == "failed"],
     }
     text = render(
         "group.html.jinja",
@@ -133,12 +128,12 @@ def _review_summary(reviewed: Mapping[tuple[str, str], str]) -> str:
         return ""
     numbers = [read_number(text) for text in reviewed.values()]
     total = sum(int(n) for n in numbers if not math.isnan(n))
-    scans = f"{len(reviewed)} scan{'' if len(reviewed) == 1 else 's'}"
+    scans = counted(len(reviewed), "scan")
     if any(math.isnan(n) for n in numbers):
         return (
             f"Readers judged {scans}; where several readers judged a scan, their counts stand side by side."
         )
-    return f"Readers judged {scans} and counted {total} microbleed{'' if total == 1 else 's'} there."
+    return f"Readers judged {scans} and counted {counted(total, 'microbleed')} there."
 
 
 def _summary(scans: Sequence[Row], done: Sequence[Row]) -> str:
@@ -146,11 +141,11 @@ def _summary(scans: Sequence[Row], done: Sequence[Row]) -> str:
     positive = sum(count(row, "n_cmb") > 0 for row in done)
     total = sum(count(row, "n_cmb") for row in done)
     failed = len(scans) - len(done)
-    text = f"{len(done)} scan{'' if len(done) == 1 else 's'} of {people} participant{'' if people == 1 else 's'}: "
-    text += f"{total} microbleed{'' if total == 1 else 's'}, at least one in {positive} scan{'' if positive == 1 else 's'}"
+    text = f"{counted(len(done), 'scan')} of {counted(people, 'participant')}: "
+    text += f"{counted(total, 'microbleed')}, at least one in {counted(positive, 'scan')}"
     if done:
         text += f" ({100 * positive / len(done):.0f} %)"
-    return text + (f"; {failed} scan{'' if failed == 1 else 's'} failed." if failed else ".")
+    return text + (f"; {counted(failed, 'scan')} failed." if failed else ".")
 
 
 def _row(
@@ -164,6 +159,6 @@ def _row(
         "outliers": unusual,
     }
     return {
-        "link": links.get(row.get("participant_id", ""), ""),
+        "link": page_of(row, links),
         "cells": [(known(shown.get(name)) or "–", name not in TEXT_COLUMNS) for name in columns],
     }

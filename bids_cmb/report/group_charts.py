@@ -50,6 +50,17 @@ def count(row: Row, column: str) -> int:
     return 0 if math.isnan(value) else int(value)
 
 
+def scan_name(row: Row) -> str:
+    """Name a scan: participant, session, contrast, as far as they are known."""
+    parts = (row.get("participant_id", ""), known(row.get("session_id")), row.get("contrast", ""))
+    return " ".join(part for part in parts if part)
+
+
+def page_of(row: Row, links: Mapping[str, str]) -> str:
+    """Return the page of a scan's participant; empty where there is none."""
+    return links.get(row.get("participant_id", ""), "")
+
+
 def bands(done: Sequence[Row]) -> list[dict[str, Any]]:
     """Return the number of scans in each band of counts; a bar's length is relative to the longest."""
     counts = [count(row, "n_cmb") for row in done]
@@ -93,8 +104,8 @@ def lobar_deep(done: Sequence[Row], links: Mapping[str, str]) -> dict[str, Any]:
             {
                 "x": round(_MARGIN + 16 + along(pair[0]) + distance * math.cos(turn * _GOLDEN_ANGLE), 1),
                 "y": round(12 + _SIDE - along(pair[1]) - distance * math.sin(turn * _GOLDEN_ANGLE), 1),
-                "text": f"{_name(row)}: {pair[0]} lobar, {pair[1]} deep",
-                "link": links.get(row.get("participant_id", ""), ""),
+                "text": f"{scan_name(row)}: {pair[0]} lobar, {pair[1]} deep",
+                "link": page_of(row, links),
             }
         )
     return {
@@ -179,8 +190,8 @@ def _strip(
                     {
                         "x": across(value),
                         "y": round(middle + ((0.618034 * turn) % 1 - 0.5) * 0.62 * _HEIGHT, 1),
-                        "text": f"{_name(row)}: {value:.4g}",
-                        "link": links.get(row.get("participant_id", ""), ""),
+                        "text": f"{scan_name(row)}: {value:.4g}",
+                        "link": page_of(row, links),
                         "outlier": strip.marked_by in row.get("outliers", "").split("; "),
                     }
                     for turn, (row, value) in enumerate(mine)
@@ -221,11 +232,3 @@ def _group(row: Row) -> str:
     )
     name = " ".join(part for part in parts if part)
     return name if len(name) <= 30 else name[:29] + "…"
-
-
-def _name(row: Row) -> str:
-    return " ".join(
-        part
-        for part in (row.get("participant_id", ""), known(row.get("session_id")), row.get("contrast", ""))
-        if part
-    )

@@ -22,6 +22,7 @@ from bids_cmb.report.pixels import (
     to_voxel,
 )
 from bids_cmb.types import MARS_REGIONS, MARS_RIGHT_OFFSET
+from bids_cmb.wording import counted
 
 #: Slab thickness and pixel size of the mosaic, mm, and its grey levels: a map to find places on, not to read.
 MOSAIC_SLAB_MM = 6.0
@@ -199,7 +200,7 @@ def draw_projections(scan: LoadedScan, link: Link) -> list[Projection]:
                 ),
                 regions=tuple(regions),
                 dots=tuple(dots),
-                alt=f"{plane.capitalize()} outline of the brain with {len(dots)} microbleed{'' if len(dots) == 1 else 's'}",
+                alt=f"{plane.capitalize()} outline of the brain with {counted(len(dots), 'microbleed')}",
             )
         )
     return projections

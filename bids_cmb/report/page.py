@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from bids_cmb import __version__
 from bids_cmb.files import write_text
+from bids_cmb.wording import counted
 
 
 @lru_cache(maxsize=1)
@@ -29,6 +30,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["number"] = format_number
+    environment.filters["counted"] = counted
     environment.globals["version"] = __version__
     return environment
 

@@ -30,6 +30,7 @@ from bids_cmb.report.page import format_number, read_asset, render, write_page
 from bids_cmb.report.pixels import Window, choose_window, load_canonical
 from bids_cmb.report.viewer import viewer_data
 from bids_cmb.types import MARS_REGIONS, Contrast, Point, Volume
+from bids_cmb.wording import counted
 
 Side = Literal["radiological", "neurological"]
 #: How many of the rejected candidates are shown.
@@ -185,7 +186,7 @@ def _texts(value: object) -> list[str]:
 
 def count_text(count: int) -> str:
     """Write a number of microbleeds as a headline does."""
-    return {0: "no microbleeds found", 1: "1 microbleed"}.get(count, f"{count} microbleeds")
+    return counted(count, "microbleed") if count else "no microbleeds found"
 
 
 def _scan_key(result: ScanResult) -> str:
@@ -388,7 +389,7 @@ def _summary(views: Sequence[ScanView], failures: Sequence[Failure]) -> str:
             else "No results for this participant."
         )
     sessions = len({view.result.session for view in views})
-    scans = f"{len(views)} scan" + ("s" if len(views) > 1 else "")
+    scans = counted(len(views), "scan")
     across = f" in {sessions} sessions" if sessions > 1 else ""
     parts = [f"{view.short}: {count_text(len(view.result.findings))}" for view in views]
     return f"{scans}{across}. " + ("; ".join(parts) + "." if len(views) <= 4 else "")
