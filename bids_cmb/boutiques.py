@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import bids_cmb
-from bids_cmb.cli import DESCRIPTION, _parser
+from bids_cmb.cli import DESCRIPTION, build_parser
 from bids_cmb.config import ExitCode
 
 #: What the parser does not say: of which kind the value of an option is, and within which bounds.
@@ -98,7 +98,7 @@ def descriptor() -> dict[str, Any]:
 
 
 def _inputs() -> Iterator[dict[str, Any]]:
-    for action in _parser()._actions:
+    for action in build_parser()._actions:
         if isinstance(action, (argparse._HelpAction, argparse._VersionAction)):
             continue
         if action.dest == "output_dir":

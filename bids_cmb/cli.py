@@ -104,7 +104,7 @@ def parse(argv: Sequence[str]) -> RunConfig:
     SystemExit
         With status 2 if they can't be parsed, 0 after ``--help`` and ``--version``.
     """
-    options = _parser().parse_args([_with_dashes(argument) for argument in argv])
+    options = build_parser().parse_args([_with_dashes(argument) for argument in argv])
     if options.contrast is not None and options.level == "group":
         raise UsageError("--contrast belongs to the participant level; group tables hold all that was found.")
     config = RunConfig(
@@ -139,7 +139,8 @@ def parse(argv: Sequence[str]) -> RunConfig:
     return config
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Describe the command line of ``bids-cmb``."""
     parser = _Parser(prog="bids-cmb", description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False)
     parser.add_argument("bids_dir", metavar="BIDS_DIR", help="the input dataset; it is never written to")
     parser.add_argument(

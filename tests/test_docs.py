@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from bids_cmb.cli import _parser as main_parser
+from bids_cmb.cli import build_parser as main_parser
 from bids_cmb.resources import BASE_GB, GB_PER_MILLION_VOXELS
-from bids_cmb.training.cli import _parser as training_parser
+from bids_cmb.training.cli import build_parser as training_parser
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(

@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; return the exit status (0 done, 1 failed, 2 wrong usage)."""
-    arguments = _parser().parse_args(argv)
+    arguments = build_parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     if arguments.threads:
         import torch
@@ -37,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Describe the command line of ``bids-cmb-train``."""
     parser = argparse.ArgumentParser(
         prog="bids-cmb-train",
         description="Simulate scans with microbleeds, train and evaluate detectors. Research use only.",
