@@ -16,6 +16,7 @@ from bids_cmb.detector.candidates import find_peaks, heat_map
 from bids_cmb.detector.discriminate import CUBE_IN_PLANE, CUBE_SLICES, cut_cubes, discriminate
 from bids_cmb.detector.networks import CandidateNet, Student, Teacher
 from bids_cmb.detector.pipeline import stage2_cubes
+from bids_cmb.errors import InputError
 from bids_cmb.training.checkpoints import Checkpoint
 from bids_cmb.training.losses import distillation_loss, segmentation_loss
 from bids_cmb.training.parallel import average_gradients, train_together
@@ -135,12 +136,24 @@ class CubePool:
 
     @classmethod
     def of(cls, sets: Sequence[ScanCandidates]) -> CubePool:
-        """Join the candidates of scans, without those to ignore."""
+        """Join the candidates of scans, without those to ignore.
+
+        Raises
+        ------
+        InputError
+            If there are not both microbleeds and others: nothing could be learnt.
+        """
         keep = [s.labels >= 0 for s in sets]
         cubes, segmentation, labels = (
             torch.cat([getattr(s, name)[k] for s, k in zip(sets, keep, strict=True)])
             for name in ("cubes", "segmentation", "labels")
         )
+        bleeds = int((labels == 1).sum())
+        if not 0 < bleeds < len(labels):
+            raise InputError(
+                f"Stage 2 has {bleeds} microbleeds and {len(labels) - bleeds} other candidates to learn from and needs "
+                "both: train stage 1 for longer (--stage1-steps), or on more scans."
+            )
         return cls(cubes, segmentation, labels)
 
     def save(self, path: Path) -> None:

@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from bids_cmb.detector.weights import load_model
-from bids_cmb.errors import BidsCmbError
+from bids_cmb.errors import BidsCmbError, InputError
 from bids_cmb.training.calibrate import choose_candidate_threshold
 from bids_cmb.training.parallel import average_gradients, train_together
 from bids_cmb.training.recipe import Recipe, train_model
 from bids_cmb.training.samples import Target, TrainingScan, training_scan
 from bids_cmb.training.stage1 import train_candidates
+from bids_cmb.training.stage2 import CubePool, ScanCandidates
 from bids_cmb.types import CONTRASTS, Contrast
 
 SPACING = (1.5, 1.5, 3.0)
@@ -103,6 +104,16 @@ def test_a_recipe_ends_in_a_model_that_loads(tmp_path: Path) -> None:
     model = load_model(str(manifest))
     assert model.name == "tiny"
     assert set(model.thresholds) == set(CONTRASTS)
+
+
+@pytest.mark.parametrize(
+    ("label", "words"), [(1, "3 microbleeds and 0 other"), (0, "0 microbleeds and 3 other")]
+)
+def test_candidates_of_one_kind_end_in_a_sentence(label: int, words: str) -> None:
+    cubes, labels = torch.zeros(3, 3, 4, 4, 2), torch.full((3,), label)
+    found = ScanCandidates(made_up(), cubes, cubes[:, :1], torch.ones(3), labels, 0)
+    with pytest.raises(InputError, match=rf"{words} candidates .*--stage1-steps"):
+        CubePool.of([found])
 
 
 def test_the_candidate_threshold_keeps_nearly_all_that_was_found() -> None:
