@@ -35,7 +35,7 @@ lint: install
 	$(BIN)/lint-imports
 
 image:
-	docker build --build-arg TORCH_SPEC="$$(grep '^torch==' constraints.txt)" -t bids-cmb:cpu .
+	docker build --build-arg TORCH_INDEX_URL="$(TORCH_INDEX_URL)" -t bids-cmb:cpu .
 
 clean:
 	rm -rf .venv demo build dist
