@@ -144,9 +144,13 @@ def _serve(connection: Connection[Any, Any], function: Callable[[Any], Any]) -> 
     while True:
         try:
             job = connection.recv()
-        except EOFError:
+        except (EOFError, ConnectionResetError):
             return
-        connection.send(function(job))
+        result = function(job)
+        try:
+            connection.send(result)
+        except BrokenPipeError:  # the run was ended meanwhile: there is nobody to tell
+            return
 
 
 def _die_with_parent() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import time
@@ -7,7 +8,7 @@ import time
 import pytest
 
 from bids_cmb.resources import workers_within_memory
-from bids_cmb.workers import Died, Workers
+from bids_cmb.workers import Died, Workers, _serve
 
 
 def do(job: str) -> str | int:
@@ -58,3 +59,21 @@ def test_leaving_ends_busy_processes_at_once() -> None:
 @pytest.mark.parametrize(("memory", "count"), [(0.5, 1), (5.0, 2), (100.0, 8)])
 def test_memory_limits_the_number_of_scans_at_once(memory: float, count: int) -> None:
     assert workers_within_memory(8, 5_000_000, memory) == count
+
+
+def test_a_worker_whose_run_was_ended_leaves_without_a_word(capfd: pytest.CaptureFixture[str]) -> None:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs, do_slowly))
+    process.start()
+    theirs.close()
+    ours.send("a job")
+    ours.close()  # while it is at work
+    process.join(60)
+    assert process.exitcode == 0
+    assert capfd.readouterr().err == ""
+
+
+def do_slowly(job: str) -> str:
+    time.sleep(0.2)
+    return job
