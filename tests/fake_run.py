@@ -39,6 +39,9 @@ class FakeModel:
     )
     definite: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("swi", "gre", "qsm"), 0.8))
 
+    def at(self, threshold: float) -> FakeModel:
+        return replace(self, thresholds=dict.fromkeys(self.thresholds, threshold))
+
 
 def load_model(name: str | None) -> FakeModel:
     if name == "nosuch":
