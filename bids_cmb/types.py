@@ -164,16 +164,16 @@ class Scan:
     @property
     def echo_time(self) -> float | None:
         """Echo time in seconds, or None if the sidecar does not say."""
-        return _positive(self.metadata.get("EchoTime"))
+        return positive_number(self.metadata.get("EchoTime"))
 
     @property
     def field_strength(self) -> float | None:
         """Field strength in tesla, or None if the sidecar does not say."""
-        return _positive(self.metadata.get("MagneticFieldStrength"))
+        return positive_number(self.metadata.get("MagneticFieldStrength"))
 
 
-def _positive(value: object) -> float | None:
-    """Return a sidecar number if it is one, finite and above zero."""
+def positive_number(value: object) -> float | None:
+    """Return a sidecar value if it is a number, finite and above zero, else None."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     try:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from pathlib import Path
 from typing import Any
 
 from bids_cmb.bids.entities import BidsFile, parse_name
 from bids_cmb.files import read_text
+from bids_cmb.types import positive_number
 
 #: Sidecars with whole DICOM headers or slice timings stay far below this (bytes).
 LARGEST_SIDECAR = 10_000_000
@@ -113,13 +113,7 @@ def as_number(value: object) -> float | None:
             value = float(value.strip().removesuffix("T").strip())
         except ValueError:
             return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) and number > 0 else None
+    return positive_number(value)
 
 
 def tidy_metadata(metadata: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:

@@ -12,6 +12,8 @@ from bids_cmb.evaluation.froc import RATES
 #: Drawing area of a chart: left, top, width, height; and the whole.
 LEFT, TOP, WIDTH, HEIGHT = 44.0, 12.0, 380.0, 240.0
 VIEW = (440.0, 296.0)
+#: The same for the templates.
+FRAME = {"left": LEFT, "top": TOP, "width": WIDTH, "height": HEIGHT, "view": VIEW}
 #: The FROC's horizontal axis is logarithmic between these false detections per scan.
 _FROC_LOW, _FROC_HIGH = 1 / 16, 16.0
 

@@ -6,30 +6,21 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
-from bids_cmb import __version__
 from bids_cmb.evaluation import charts
 from bids_cmb.evaluation.agreement import COUNT_CLASSES
 from bids_cmb.evaluation.bootstrap import Figure
 from bids_cmb.evaluation.detection import ONE_TO_ONE, TOUCH, VALDO
 from bids_cmb.evaluation.evaluate import Part
-from bids_cmb.report.page import format_number, read_asset, write_page
+from bids_cmb.report.page import format_number, make_environment, read_asset, write_page
 
 
 def environment() -> Environment:
     """Return the template environment of the pages of evaluation and training."""
-    made = Environment(
-        loader=PackageLoader("bids_cmb.evaluation"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters["number"] = format_number
+    made = make_environment("bids_cmb.evaluation")
     made.filters["figure"] = show
-    made.globals["version"] = __version__
     made.globals["styles"] = Markup(read_asset("base.css"))  # noqa: S704 - our own file
     return made
 
@@ -68,11 +59,7 @@ def write_evaluation_page(
         notes=list(notes),
         parts=[_view(part) for part in parts],
         class_names=[name for name, _, _ in COUNT_CLASSES],
-        left=charts.LEFT,
-        top=charts.TOP,
-        width=charts.WIDTH,
-        height=charts.HEIGHT,
-        view=charts.VIEW,
+        **charts.FRAME,
     ) + "\n"  # fmt: skip
     write_page(path, text)
     return path

@@ -20,10 +20,10 @@ from bids_cmb.files import write_text
 from bids_cmb.wording import counted
 
 
-@lru_cache(maxsize=1)
-def _environment() -> Environment:
+def make_environment(package: str) -> Environment:
+    """Return the environment of a package's templates: everything is escaped, and nothing may be missing."""
     environment = Environment(
-        loader=PackageLoader("bids_cmb.report"),
+        loader=PackageLoader(package),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -33,6 +33,11 @@ def _environment() -> Environment:
     environment.filters["counted"] = counted
     environment.globals["version"] = __version__
     return environment
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    return make_environment("bids_cmb.report")
 
 
 def format_number(value: float, digits: int = 1) -> str:

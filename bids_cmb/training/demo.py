@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import csv
-import json
 import multiprocessing
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 
 from bids_cmb.evaluation.cases import Prediction, Reference, ScanPair
 from bids_cmb.evaluation.matching import match_scan
+from bids_cmb.files import write_json
 from bids_cmb.training.simulate.heads import Head, load_head
 from bids_cmb.training.simulate.protocol import Protocol
 from bids_cmb.training.simulate.scan import SimulatedScan, simulate_session
@@ -85,14 +85,14 @@ def make_demo(folder: Path, subjects: Sequence[DemoSubject] = SUBJECTS, *, proce
         "License": "CC0",
         "Authors": ["The bids_cmb developers"],
     }
-    _write_json(folder / "dataset_description.json", about)
+    write_json(folder / "dataset_description.json", about)
     (folder / "README.md").write_text(
         "Simulated scans with planted microbleeds. No person was scanned.\n", encoding="utf-8"
     )
     truth = folder / "derivatives" / "truth"
     truth.mkdir(parents=True, exist_ok=True)
     generator = [{"Name": "bids_cmb simulator"}]
-    _write_json(
+    write_json(
         truth / "dataset_description.json",
         {**about, "Name": "truth of the demo", "DatasetType": "derivative", "GeneratedBy": generator},
     )
@@ -152,7 +152,7 @@ def write_scan(scan: SimulatedScan, folder: Path, label: str, suffix: str) -> Pa
     image.set_qform(scan.affine, 1)
     nib.save(image, image_path)
     facts = {"EchoTime": scan.protocol.echo_time, "MagneticFieldStrength": scan.protocol.field_strength}
-    _write_json(image_path.with_name(f"{stem}.json"), {**facts, **({"Units": "ppm"} if qsm else {})})
+    write_json(image_path.with_name(f"{stem}.json"), {**facts, **({"Units": "ppm"} if qsm else {})})
     table = (
         folder
         / "derivatives"
@@ -230,7 +230,3 @@ def compare(folder: Path, derivatives: Path) -> str:
 def _rows(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream, delimiter="\t"))
-
-
-def _write_json(path: Path, content: Mapping[str, object]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

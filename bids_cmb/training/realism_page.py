@@ -294,11 +294,7 @@ def write_realism_page(
         title="Real and simulated scans",
         command=command,
         sections=sections,
-        left=charts.LEFT,
-        top=charts.TOP,
-        width=charts.WIDTH,
-        height=charts.HEIGHT,
-        view=charts.VIEW,
+        **charts.FRAME,
     ) + "\n"  # fmt: skip
     write_page(path, text)
     return found

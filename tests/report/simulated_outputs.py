@@ -18,52 +18,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from bids_cmb.bids.tables import CANDIDATE_COLUMNS, LESION_COLUMNS
 from bids_cmb.types import MARS_REGIONS, Contrast, mars_label
 
 Array = npt.NDArray[Any]
 SUFFIX = {"gre": "T2starw", "swi": "T2starw", "qsm": "Chimap"}
-LESION_COLUMNS = [
-    "index",
-    "name",
-    "probability",
-    "certainty",
-    "mars_region",
-    "mars_category",
-    "hemisphere",
-    "x",
-    "y",
-    "z",
-    "x_mni",
-    "y_mni",
-    "z_mni",
-    "volume",
-    "diameter",
-    "contrast",
-    "elongation",
-    "flags",
-]
-CANDIDATE_COLUMNS = [*LESION_COLUMNS, "stage1_score", "stage2_probability", "fate"]
-GROUP_COLUMNS = [
-    "participant_id",
-    "session_id",
-    "source",
-    "contrast",
-    "status",
-    "n_cmb",
-    "n_definite",
-    "n_possible",
-    "n_lobar",
-    "n_deep",
-    "n_infratentorial",
-    "total_volume",
-    "field_strength",
-    "echo_time",
-    "voxel_size",
-    "brain_volume",
-    "snr",
-    "model",
-    "warnings",
-]
 FATES = ("stage2", "vessel", "edge", "calcification", "contrast")
 
 
