@@ -16,12 +16,6 @@ from bids_cmb.report.subject import write_subject_page
 from .simulated_outputs import Case, write_dataset
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    root = tmp_path_factory.mktemp("study")
-    return write_dataset(root, {"01": [Case("swi", 3, acq="swi"), Case("qsm", 2)], "02": [Case("gre", 0)]})
-
-
 def test_a_subject_page_shows_every_microbleed_and_asks_for_nothing(dataset: tuple[Path, Path]) -> None:
     bids, out = dataset
     text = write_subject_page(out, "01", bids_dir=bids).read_text(encoding="utf-8")
