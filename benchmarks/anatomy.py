@@ -32,6 +32,7 @@ from bids_cmb.anatomy.affine_fit import rotation
 from bids_cmb.anatomy.landmarks import world_grid
 from bids_cmb.anatomy.locate import locate
 from bids_cmb.anatomy.mars import assign_regions
+from bids_cmb.anatomy.registration import register
 from bids_cmb.anatomy.rules import CODE_INDEX, Parcels, mars_codes
 from bids_cmb.anatomy.structures import STRUCTURES
 from bids_cmb.anatomy.template import load_mars, load_structures
@@ -412,20 +413,19 @@ def atlas() -> None:
 
 
 def speed() -> None:
-    """Seconds of `locate` on a large scan, first run and later runs."""
+    """Seconds of both registrations of one drawn head, by the clock and of all cores together."""
     rng = np.random.default_rng(0)
     head = make_head(template_source(), "swi", rng)
-    grow = ndimage.zoom(head.image.data, [256 / n for n in head.image.data.shape], order=1)
-    mask = ndimage.zoom(head.mask, [256 / n for n in head.mask.shape], order=0)
-    affine = head.image.affine @ np.diag([*(np.asarray(head.mask.shape) / 256), 1])
-    for run in range(3):
-        start = time.perf_counter()
-        anatomy = locate(Volume(grow, affine), mask, "swi")
-        middle = time.perf_counter()
-        for name in anatomy.zones:
-            anatomy.zones[name].max()
+    register(head.image, head.mask)  # reads the template
+    for name, finer in (("default", False), ("syn", True)):
+        start = time.perf_counter(), time.process_time()
+        found = register(head.image, head.mask, finer=finer)
+        clock, cores = time.perf_counter() - start[0], time.process_time() - start[1]
+        taken = "" if found.quality.get("syn_taken", 1) else ", not taken"
         print(
-            f"run {run}: {grow.shape} locate {middle - start:.2f} s, all zones {time.perf_counter() - middle:.2f} s"
+            f"registration {name}: {clock:.1f} s, of cores {cores:.1f} s, "
+            f"similarity {found.quality['similarity']:.3f}{taken}",
+            flush=True,
         )
 
 
