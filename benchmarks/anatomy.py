@@ -1,6 +1,6 @@
 """Where planted lesions are said to lie, and how the atlas compares with an independent one.
 
-    python benchmarks/anatomy.py planted [--heads 10] [--contrast gre swi qsm] [--seed 0]
+    python benchmarks/anatomy.py planted [--heads 10] [--contrast gre swi qsm] [--seed 0] [--source NAME]
     python benchmarks/anatomy.py atlas
     python benchmarks/anatomy.py speed
 
@@ -329,7 +329,7 @@ def wilson(right: int, total: int) -> str:
     return f"{share:.3f} ({right}/{total}, 95 % CI {middle - half:.3f}-{middle + half:.3f})"
 
 
-def planted(heads: int, contrasts: list[Contrast], seed: int) -> None:
+def planted(heads: range, contrasts: list[Contrast], seed: int, only: str | None) -> None:
     """Plant, locate, count."""
     sources = [template_source()]
     gif = SHARED / "labels/gif_parcellation_dseg.nii.gz"
@@ -339,27 +339,27 @@ def planted(heads: int, contrasts: list[Contrast], seed: int) -> None:
         print("../shared/data is absent: no independent head")
     for source in sources:
         for contrast in contrasts:
-            one_cell(source, contrast, heads, seed)
+            if only in (None, source.name):
+                one_cell(source, contrast, heads, seed)
 
 
-def one_cell(source: Source, contrast: Contrast, heads: int, seed: int) -> None:
-    """One anatomy in one contrast."""
+def one_cell(source: Source, contrast: Contrast, heads: range, seed: int) -> None:
+    """One anatomy in one contrast: a line for every head, then the shares of all."""
     counts: Counter[tuple[str, str]] = Counter()
     regions: Counter[tuple[str, str]] = Counter()
-    seconds, similarity, overlap, warnings = [], [], [], 0
-    for number in range(heads):
+    seconds, warnings = [], 0
+    for number in heads:
         rng = np.random.default_rng(
             [seed, number, ("gre", "swi", "qsm").index(contrast), source.name == "template"]
         )
         head = make_head(source, contrast, rng)
         image, detection, truth = plant(head, contrast, rng)
-        start = time.perf_counter()
+        start = time.process_time()
         anatomy = locate(image, head.mask, contrast)
         found = assign_regions(detection, anatomy, image)
-        seconds.append(time.perf_counter() - start)
-        similarity.append(anatomy.quality["similarity"])
-        overlap.append(anatomy.quality["overlap"])
+        seconds.append(time.process_time() - start)
         warnings += bool(anatomy.warnings)
+        missed = []
         for candidate, (kind, label) in zip(found.candidates, truth, strict=True):
             code, category, side = mars_region(label)
             counts[kind, "n"] += 1
@@ -368,19 +368,28 @@ def one_cell(source: Source, contrast: Contrast, heads: int, seed: int) -> None:
             named = {candidate.mars_region} | {f[7:] for f in candidate.flags if f.startswith("border:")}
             counts[kind, "region or border"] += code in named
             counts[kind, "side"] += candidate.hemisphere == side
-            if kind == "balanced":
-                regions[code, candidate.mars_region] += 1
+            if (candidate.mars_region, candidate.hemisphere) != (code, side):
+                regions[kind, f"{code}>{candidate.mars_region}"] += candidate.mars_region != code
+                missed.append(f"{kind[0]}:{code}_{side}>{candidate.mars_region}_{candidate.hemisphere}")
+        slices = np.flatnonzero(head.mask.any(axis=(0, 1)))
+        print(
+            f"{source.name}, {contrast}, head {number}: voxels {head.image.zooms[0]:g} x {head.image.zooms[2]:g} mm, "
+            f"{len(slices) * head.image.zooms[2]:.0f} mm high, similarity {anatomy.quality['similarity']:.3f}, "
+            f"overlap {anatomy.quality['overlap']:.3f}, {seconds[-1]:.1f} s of one core, "
+            f"{len(truth)} lesions, missed: {' '.join(missed) or 'none'}"
+            + "".join(f"\n    {sentence}" for sentence in anatomy.warnings),
+            flush=True,
+        )
     print(
-        f"\n{source.name}, {contrast}: {heads} heads, {np.mean(seconds):.1f} s a scan (slowest {max(seconds):.1f} s)"
+        f"\n{source.name}, {contrast}: {len(heads)} heads, {np.mean(seconds):.1f} s of one core a scan "
+        f"(slowest {max(seconds):.1f} s), {warnings} heads with a warning"
     )
-    print(f"  similarity {min(similarity):.3f}-{max(similarity):.3f}, overlap {min(overlap):.3f}-{max(overlap):.3f}, "
-          f"{warnings} heads with a warning")  # fmt: skip
     for kind in ("incidence", "balanced"):
         total = counts[kind, "n"]
         for figure in ("category", "region", "region or border", "side"):
             print(f"  {kind:9} {figure:16} {wilson(counts[kind, figure], total)}")
-    misses = Counter({f"{a}>{b}": n for (a, b), n in regions.items() if a != b})
-    print("  balanced, confusions:", ", ".join(f"{pair} {n}" for pair, n in misses.most_common(8)))
+        pairs = Counter({pair: n for (k, pair), n in regions.items() if k == kind and n})
+        print(f"  {kind}, confusions:", ", ".join(f"{p} {n}" for p, n in pairs.most_common(8)), flush=True)
 
 
 def atlas() -> None:
@@ -437,13 +446,16 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("planted")
     run.add_argument("--heads", type=int, default=10)
+    run.add_argument("--first", type=int, default=0, help="number of the first head, to go on after a stop")
+    run.add_argument("--source", choices=("template", "GIF subject"), help="one anatomy only")
     run.add_argument("--contrast", nargs="+", choices=("gre", "swi", "qsm"), default=["gre", "swi", "qsm"])
     run.add_argument("--seed", type=int, default=0)
     commands.add_parser("atlas")
     commands.add_parser("speed")
     arguments = parser.parse_args()
     if arguments.command == "planted":
-        planted(arguments.heads, arguments.contrast, arguments.seed)
+        heads = range(arguments.first, arguments.first + arguments.heads)
+        planted(heads, arguments.contrast, arguments.seed, arguments.source)
     else:
         {"atlas": atlas, "speed": speed}[arguments.command]()
 

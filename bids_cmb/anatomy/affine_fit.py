@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bids_cmb.anatomy.sampling import DoubleArray, Sample, apply_matrix, interpolate, slopes_at, to_voxels
+from bids_cmb.anatomy.sampling import Cells, DoubleArray, Sample, apply_matrix, to_voxels
 from bids_cmb.anatomy.template import Template
 from bids_cmb.types import Affine, FloatArray
 
@@ -112,18 +112,33 @@ def rotation(angles: DoubleArray) -> DoubleArray:
 
 def linear_part(parameters: DoubleArray) -> DoubleArray:
     """3x3 matrix: rotation after scale after shear."""
+    return np.asarray(rotation(parameters[3:6]) @ _stretch(parameters))
+
+
+def _stretch(parameters: DoubleArray) -> DoubleArray:
+    """Scale after shear (3, 3)."""
     shear = np.eye(3)
     shear[0, 1], shear[0, 2], shear[1, 2] = parameters[9:12]
-    return np.asarray(rotation(parameters[3:6]) @ np.diag(np.exp(parameters[6:9])) @ shear)
+    return np.asarray(np.exp(parameters[6:9])[:, None] * shear)
 
 
 def linear_derivatives(parameters: DoubleArray) -> DoubleArray:
-    """Derivatives (9, 3, 3) of `linear_part` in rotation, scale and shear, by central differences."""
+    """Derivatives (9, 3, 3) of `linear_part` in rotation, scale and shear."""
+    turn, stretch = rotation(parameters[3:6]), _stretch(parameters)
     out = np.empty((9, 3, 3))
-    for k in range(9):
-        step = np.zeros(13)
-        step[3 + k] = 1e-5
-        out[k] = (linear_part(parameters + step) - linear_part(parameters - step)) / 2e-5
+    for k in range(3):
+        # A rotation's derivative in one angle is the rotation with a quarter turn more, less what it leaves in place.
+        further = parameters[3:6].copy()
+        further[k] += np.pi / 2
+        back = parameters[3:6].copy()
+        back[k] -= np.pi / 2
+        out[k] = 0.5 * (rotation(further) - rotation(back)) @ stretch
+    scale = np.exp(parameters[6:9])
+    for k in range(3):
+        out[3 + k] = np.outer(turn[:, k], stretch[k])
+    for k, (row, column) in enumerate(((0, 1), (0, 2), (1, 2))):
+        out[6 + k] = 0.0
+        out[6 + k][:, column] = turn[:, row] * scale[row]
     return out
 
 
@@ -138,7 +153,7 @@ def solve_brightness(shares: FloatArray, values: FloatArray, weights: FloatArray
     Parameters
     ----------
     shares
-        float32 (n, k): shares of the classes, the last one the surround; rows sum to one.
+        float32 (k, n): shares of the classes, the last one the surround; they sum to one at each point.
     values, weights
         float32 (n,).
 
@@ -147,9 +162,9 @@ def solve_brightness(shares: FloatArray, values: FloatArray, weights: FloatArray
     ndarray
         float64 (k,): brightness of each class.
     """
-    weighted = shares * weights[:, None]
-    normal = np.einsum("ni,nj->ij", weighted, shares, dtype=np.float64)
-    right = np.einsum("ni,n->i", weighted, values, dtype=np.float64)
+    weighted = shares * weights
+    normal = np.einsum("in,jn->ij", weighted, shares).astype(np.float64)
+    right = np.einsum("in,n->i", weighted, values).astype(np.float64)
     total = max(float(np.sum(weights, dtype=np.float64)), 1e-6)
     mean = float(np.sum(weights * values, dtype=np.float64)) / total
     ridge = 2e-4 * total
@@ -158,9 +173,9 @@ def solve_brightness(shares: FloatArray, values: FloatArray, weights: FloatArray
 
 
 def with_surround(shares: FloatArray) -> FloatArray:
-    """Append what is not brain as a class of its own, so that shares sum to one."""
-    rest = np.clip(1.0 - shares.sum(axis=-1, keepdims=True), 0, 1)
-    return np.concatenate([shares, rest], axis=-1).astype(np.float32)
+    """Append what is not brain as a class of its own (k + 1, n), so that shares (k, n) sum to one."""
+    rest = np.clip(1.0 - shares.sum(axis=0, keepdims=True), 0, 1)
+    return np.concatenate([shares, rest]).astype(np.float32)
 
 
 def robust_loss(residual: FloatArray) -> FloatArray:
@@ -179,9 +194,54 @@ def fit_channel(shares: FloatArray, values: FloatArray, base: FloatArray) -> tup
     weights = base
     for _ in range(3):
         brightness = solve_brightness(shares, values, weights)
-        residual = values - np.einsum("nk,k->n", shares, brightness.astype(np.float32))
+        residual = values - np.einsum("kn,k->n", shares, brightness.astype(np.float32))
         weights = base * robust_weight(residual)
     return brightness, residual
+
+
+@dataclass(frozen=True)
+class Look:
+    """The template as the points of a sample meet it in one position.
+
+    Attributes
+    ----------
+    cells
+        Where the points lie in the template.
+    corners
+        float32 (k + 1, 8, n): the tissue classes and the depth around each point.
+    shares
+        float32 (k + 1, n): shares of the tissues and of the surround at each point.
+    depth
+        float32 (n,): depth in the brain, mm.
+    spacing
+        Edge of the template's voxels, mm.
+    """
+
+    cells: Cells
+    corners: FloatArray
+    shares: FloatArray
+    depth: FloatArray
+    spacing: float
+
+    @classmethod
+    def at(cls, template: Template, mni: DoubleArray) -> Look:
+        """Look the template up at MNI points (n, 3)."""
+        cells = Cells.of(to_voxels(mni, template.affine), template.depth.shape)
+        corners = cells.gather(template.stack)
+        here = cells.blend(corners)
+        return cls(cells, corners, with_surround(here[:-1]), here[-1], template.spacing)
+
+    def expected(self, rim: float) -> tuple[FloatArray, FloatArray]:
+        """How much of each point should be brain (n,), and its slopes (3, n) per mm."""
+        inside = 0.5 + 0.5 * np.tanh((self.depth - np.float32(rim)) / np.float32(OUTLINE_SOFTNESS_MM))
+        steepness = np.float32(2.0 / OUTLINE_SOFTNESS_MM) * inside * (1.0 - inside)
+        return inside, self.cells.slopes(self.corners[-1]) * (steepness / np.float32(self.spacing))
+
+    def drawn_slopes(self, brightness: DoubleArray) -> FloatArray:
+        """Slopes (3, n) per mm of the template drawn with some brightness of its classes and surround."""
+        contrast = (brightness[:-1] - brightness[-1]).astype(np.float32)
+        drawn = np.einsum("kcn,k->cn", self.corners[:-1], contrast)
+        return self.cells.slopes(drawn) / np.float32(self.spacing)
 
 
 def composite(template: Template, brightness: DoubleArray) -> FloatArray:
@@ -209,59 +269,54 @@ def evaluate(sample: Sample, template: Template, pose: Pose) -> tuple[Fit, Step]
     Step
         How the cost changes.
     """
-    voxels = to_voxels(map_points(pose, sample.points), template.affine)
-    shares = with_surround(interpolate(template.classes, voxels))
-    channels = range(sample.values.shape[1])
-    bases = [sample.inside * sample.known[:, c] for c in channels]
-    fits = [fit_channel(shares, sample.values[:, c], bases[c]) for c in channels]
-    maps = np.stack([template.depth, *(composite(template, fit[0]) for fit in fits)], axis=-1)
-    values, slopes = slopes_at(maps, voxels, template.spacing)
+    look = Look.at(template, map_points(pose, sample.points))
     project = _Projector(pose, sample.points)
 
-    rim = float(pose.parameters[12])
-    expected = 0.5 + 0.5 * np.tanh((values[:, 0] - rim) / OUTLINE_SOFTNESS_MM)
-    steepness = (2.0 / OUTLINE_SOFTNESS_MM) * expected * (1.0 - expected)
+    expected, slope = look.expected(float(pose.parameters[12]))
+    steepness = 2.0 / OUTLINE_SOFTNESS_MM * expected * (1.0 - expected)
     miss = sample.inside - expected
     scale = EFFECTIVE_POINTS / (len(miss) * OUTLINE_SD**2)
-    rows = project(slopes[:, :, 0] * steepness[:, None], extra=-steepness)
+    rows = project(slope, extra=-steepness)
     cost = 0.5 * scale * float(np.sum(miss**2, dtype=np.float64))
-    gradient = -scale * np.einsum("np,n->p", rows, miss, dtype=np.float64)
-    normal = scale * np.einsum("np,nq->pq", rows, rows, dtype=np.float64)
+    gradient = -scale * np.einsum("pn,n->p", rows, miss.astype(np.float64))
+    normal = scale * np.einsum("pn,qn->pq", rows, rows)
 
-    similarity = 0.0
-    for c in channels:
-        residual = fits[c][1]
-        total = max(float(np.sum(bases[c] * robust_loss(sample.values[:, c]), dtype=np.float64)), 1e-6)
-        unexplained = float(np.sum(bases[c] * robust_loss(residual), dtype=np.float64)) / total
-        weights = bases[c] * robust_weight(residual)
-        part = EFFECTIVE_POINTS / (total * len(bases))
-        rows = project(slopes[:, :, 1 + c])
-        cost += 0.5 * EFFECTIVE_POINTS / len(bases) * unexplained
-        gradient -= part * np.einsum("np,n->p", rows, weights * residual, dtype=np.float64)
-        normal += part * np.einsum("np,nq->pq", rows * weights[:, None], rows, dtype=np.float64)
-        similarity += (1.0 - unexplained) / len(bases)
+    channels = sample.channels()
+    similarity, colours = 0.0, []
+    for values, base in channels:
+        brightness, residual = fit_channel(look.shares, values, base)
+        colours.append(brightness)
+        total = max(float(np.sum(base * robust_loss(values), dtype=np.float64)), 1e-6)
+        unexplained = float(np.sum(base * robust_loss(residual), dtype=np.float64)) / total
+        weights = (base * robust_weight(residual)).astype(np.float64)
+        part = EFFECTIVE_POINTS / (total * len(channels))
+        rows = project(look.drawn_slopes(brightness))
+        cost += 0.5 * EFFECTIVE_POINTS / len(channels) * unexplained
+        gradient -= part * np.einsum("pn,n->p", rows, weights * residual)
+        normal += part * np.einsum("pn,qn->pq", rows * weights, rows)
+        similarity += (1.0 - unexplained) / len(channels)
     deviation = (pose.parameters - PRIOR_MEAN) / PRIOR_SD
     cost += 0.5 * float(np.sum(deviation**2))
     gradient += deviation / PRIOR_SD
     normal[np.diag_indices_from(normal)] += 1.0 / PRIOR_SD**2
-    brightness = np.stack([fit[0] for fit in fits])
-    return Fit(pose, cost, similarity, _dice(sample.inside, expected), brightness), Step(gradient, normal)
+    fit = Fit(pose, cost, similarity, _dice(sample.inside, expected), np.stack(colours))
+    return fit, Step(gradient, normal)
 
 
 class _Projector:
-    """Turns slopes in MNI space (n, 3) into rows of the Jacobian in the parameters (n, 13)."""
+    """Turns slopes in MNI space (3, n) into rows of the Jacobian in the parameters, float64 (13, n)."""
 
     def __init__(self, pose: Pose, points: DoubleArray) -> None:
-        self.offsets = pose.offsets(points).astype(np.float32)
-        self.derivatives = linear_derivatives(pose.parameters).reshape(9, 9).T.astype(np.float32)
+        self.offsets = np.ascontiguousarray(pose.offsets(points).T, np.float32)
+        self.derivatives = linear_derivatives(pose.parameters).reshape(9, 9).astype(np.float32)
 
-    def __call__(self, slopes: FloatArray, extra: FloatArray | None = None) -> FloatArray:
-        products = (slopes[:, :, None] * self.offsets[:, None, :]).reshape(-1, 9)
-        rows = np.zeros((len(slopes), 13), np.float32)
-        rows[:, :3] = slopes
-        rows[:, 3:12] = np.einsum("nm,mp->np", products, self.derivatives)
+    def __call__(self, slopes: FloatArray, extra: FloatArray | None = None) -> DoubleArray:
+        products = (slopes[:, None] * self.offsets).reshape(9, -1)
+        rows = np.zeros((13, slopes.shape[1]))
+        rows[:3] = slopes
+        rows[3:12] = np.einsum("pm,mn->pn", self.derivatives, products)
         if extra is not None:
-            rows[:, 12] = extra
+            rows[12] = extra
         return rows
 
 

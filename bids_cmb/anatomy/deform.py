@@ -15,24 +15,14 @@ from scipy import ndimage
 
 from bids_cmb.anatomy.affine_fit import (
     OUTLINE_SD,
-    OUTLINE_SOFTNESS_MM,
     Fit,
-    composite,
+    Look,
     fit_channel,
     map_points,
     robust_loss,
     robust_weight,
-    with_surround,
 )
-from bids_cmb.anatomy.sampling import (
-    DoubleArray,
-    Sample,
-    corner_weights,
-    corners,
-    interpolate,
-    slopes_at,
-    to_voxels,
-)
+from bids_cmb.anatomy.sampling import Cells, DoubleArray, Sample, interpolate, to_voxels
 from bids_cmb.anatomy.template import Template
 from bids_cmb.types import Affine, FloatArray
 
@@ -117,9 +107,12 @@ def deform(sample: Sample, template: Template, fit: Fit) -> Deformed:
     mapped = map_points(fit.pose, sample.points)
     rim = float(fit.pose.parameters[12])
     field = lattice(template)
+    # The points keep their places among the nodes: only what the nodes carry changes.
+    nodes = Cells.of(to_voxels(mapped, field.affine), field.displacement.shape)
     for sigma, steps in SCHEDULE:
         for _ in range(steps):
-            force, stiffness = _votes(sample, template, mapped, field, rim)
+            look = Look.at(template, mapped + _shift(nodes, field))
+            force, stiffness = _votes(sample, look, nodes, field, rim)
             step = _solve(force, stiffness, sigma)
             moved = ndimage.gaussian_filter(
                 field.displacement + step, (*[ELASTIC_MM / LATTICE_MM] * 3, 0), mode="nearest"
@@ -128,59 +121,46 @@ def deform(sample: Sample, template: Template, fit: Fit) -> Deformed:
     return figures(sample, template, mapped, field, rim)
 
 
-def _explain(
-    sample: Sample, template: Template, voxels: DoubleArray
-) -> tuple[list[tuple[DoubleArray, FloatArray]], list[FloatArray]]:
-    """Brightness and residuals of every channel at some places, with the weight of its points."""
-    shares = with_surround(interpolate(template.classes, voxels))
-    bases = [sample.inside * sample.known[:, c] for c in range(sample.values.shape[1])]
-    return [fit_channel(shares, sample.values[:, c], base) for c, base in enumerate(bases)], bases
+def _shift(nodes: Cells, field: Deformation) -> FloatArray:
+    """Displacement (n, 3) of the points among the nodes, mm."""
+    flat = np.ascontiguousarray(field.displacement.reshape(-1, 3).T)
+    return nodes.blend(nodes.gather(flat)).T
 
 
 def _votes(
-    sample: Sample, template: Template, mapped: DoubleArray, field: Deformation, rim: float
+    sample: Sample, look: Look, nodes: Cells, field: Deformation, rim: float
 ) -> tuple[FloatArray, FloatArray]:
     """Force (x, y, z, 3) and stiffness (x, y, z, 6) that the points lay on the lattice."""
-    voxels = to_voxels(field(mapped), template.affine)
-    fits, bases = _explain(sample, template, voxels)
-    maps = np.stack([template.depth, *(composite(template, fit[0]) for fit in fits)], axis=-1)
-    values, slopes = slopes_at(maps, voxels, template.spacing)
-    expected = 0.5 + 0.5 * np.tanh((values[:, 0] - rim) / OUTLINE_SOFTNESS_MM)
-    steepness = (2.0 / OUTLINE_SOFTNESS_MM) * expected * (1.0 - expected)
-    slope = slopes[:, :, 0] * steepness[:, None]
-    worth = np.full(len(slope), EVIDENCE / OUTLINE_SD**2, np.float32)
-    force = slope * (worth * (sample.inside - expected))[:, None]
+    expected, slope = look.expected(rim)
+    worth = np.full(slope.shape[1], EVIDENCE / OUTLINE_SD**2, np.float32)
+    force = slope * (worth * (sample.inside - expected))
     stiffness = _outer(slope, worth)
-    for c, (_, residual) in enumerate(fits):
-        weight = bases[c] * robust_weight(residual)
-        mass = max(float(np.sum(bases[c], dtype=np.float64)), 1e-6)
-        noise = max(float(np.sum(bases[c] * robust_loss(residual), dtype=np.float64)) / mass, 1e-3)
-        worth = np.asarray(weight * (EVIDENCE / noise / len(fits)), np.float32)
-        slope = slopes[:, :, 1 + c]
-        force = force + slope * (worth * residual)[:, None]
+    channels = sample.channels()
+    for values, base in channels:
+        brightness, residual = fit_channel(look.shares, values, base)
+        weight = base * robust_weight(residual)
+        mass = max(float(np.sum(base, dtype=np.float64)), 1e-6)
+        noise = max(float(np.sum(base * robust_loss(residual), dtype=np.float64)) / mass, 1e-3)
+        worth = np.asarray(weight * (EVIDENCE / noise / len(channels)), np.float32)
+        slope = look.drawn_slopes(brightness)
+        force = force + slope * (worth * residual)
         stiffness = stiffness + _outer(slope, worth)
-    both = _splat(np.concatenate([force, stiffness], axis=1), mapped, field)
+    both = _splat(np.concatenate([force, stiffness]), nodes, field.displacement.shape[:3])
     return both[..., :3], both[..., 3:]
 
 
 def _outer(slope: FloatArray, worth: FloatArray) -> FloatArray:
-    """Upper triangle (xx, yy, zz, xy, xz, yz) of the outer products of slopes (n, 3), weighted."""
-    x, y, z = slope.T
-    return np.asarray(
-        np.stack([x * x, y * y, z * z, x * y, x * z, y * z], axis=1) * worth[:, None], np.float32
-    )
+    """Upper triangle (xx, yy, zz, xy, xz, yz) of the outer products of slopes (3, n), weighted."""
+    x, y, z = slope
+    return np.asarray(np.stack([x * x, y * y, z * z, x * y, x * z, y * z]) * worth, np.float32)
 
 
-def _splat(rows: FloatArray, points: DoubleArray, field: Deformation) -> FloatArray:
-    """Share out what each point carries (n, k) among the eight nodes around it."""
-    shape = field.displacement.shape[:3]
-    index, fraction = corners(to_voxels(points, field.affine), shape)
+def _splat(rows: FloatArray, nodes: Cells, shape: tuple[int, ...]) -> FloatArray:
+    """Share out what each point carries (k, n) among the eight nodes around it."""
     size = int(np.prod(shape))
-    out = np.zeros((size, rows.shape[1]))
-    for corner, weight in enumerate(corner_weights(fraction)):
-        for k in range(rows.shape[1]):
-            out[:, k] += np.bincount(index[corner], weights=rows[:, k] * weight, minlength=size)
-    return out.reshape(*shape, rows.shape[1]).astype(np.float32)
+    index = nodes.index.ravel()
+    out = [np.bincount(index, weights=(row * nodes.weights).ravel(), minlength=size) for row in rows]
+    return np.stack(out, axis=-1).reshape(*shape, len(rows)).astype(np.float32)
 
 
 def _solve(force: FloatArray, stiffness: FloatArray, sigma_mm: float) -> FloatArray:
@@ -209,17 +189,15 @@ def figures(
     sample: Sample, template: Template, mapped: DoubleArray, field: Deformation, rim: float
 ) -> Deformed:
     """Return a deformation with similarity and overlap after it, and the brightness of every tissue."""
-    voxels = to_voxels(field(mapped), template.affine)
-    fits, bases = _explain(sample, template, voxels)
-    shares = []
-    for c, (_, residual) in enumerate(fits):
-        total = float(np.sum(bases[c] * robust_loss(sample.values[:, c]), dtype=np.float64))
-        left = float(np.sum(bases[c] * robust_loss(residual), dtype=np.float64))
+    look = Look.at(template, field(mapped))
+    shares, colours = [], []
+    for values, base in sample.channels():
+        brightness, residual = fit_channel(look.shares, values, base)
+        total = float(np.sum(base * robust_loss(values), dtype=np.float64))
+        left = float(np.sum(base * robust_loss(residual), dtype=np.float64))
         shares.append(1.0 - left / max(total, 1e-6))
-    depth = interpolate(template.depth[..., None], voxels)[:, 0]
-    expected = 0.5 + 0.5 * np.tanh((depth - rim) / OUTLINE_SOFTNESS_MM)
+        colours.append(brightness)
+    expected, _ = look.expected(rim)
     both = float(np.sum(np.minimum(sample.inside, expected), dtype=np.float64))
     sizes = float(np.sum(sample.inside, dtype=np.float64) + np.sum(expected, dtype=np.float64))
-    return Deformed(
-        field, float(np.mean(shares)), 2 * both / max(sizes, 1e-6), np.stack([b for b, _ in fits])
-    )
+    return Deformed(field, float(np.mean(shares)), 2 * both / max(sizes, 1e-6), np.stack(colours))

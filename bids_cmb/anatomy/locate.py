@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,13 +12,22 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from bids_cmb.anatomy.registration import Registration, register
-from bids_cmb.anatomy.sampling import DoubleArray, apply_matrix, block_affine, interpolate, to_voxels
+from bids_cmb.anatomy.sampling import (
+    DoubleArray,
+    apply_matrix,
+    block_affine,
+    bounding_box,
+    interpolate,
+    to_voxels,
+)
 from bids_cmb.anatomy.structures import ZONES
-from bids_cmb.anatomy.template import LabelAtlas, load_mars, load_zones
+from bids_cmb.anatomy.template import load_endless_mars, load_zones
 from bids_cmb.types import Affine, Anatomy, BoolArray, Contrast, FloatArray, LabelArray, Volume, Zone
 
 #: Regions are looked up about this densely, mm: the atlas has no finer detail.
 LABEL_MM = 1.0
+#: The registration is worked out about this densely, mm, and linear between: its lattice is no denser.
+NODE_MM = 3.0
 #: The brain's edge: full strength at the surface of the mask, none this deep, mm; cortical veins reach deeper on QSM.
 EDGE_DEPTH_MM: Mapping[Contrast, float] = {"gre": 2.0, "swi": 2.0, "qsm": 3.0}
 #: A mask smaller than this is no brain to register, ml.
@@ -50,9 +59,9 @@ class Lattice:
         nx, ny, nz = (-(-n // f) for n, f in zip(volume.data.shape, (x, y, z), strict=True))
         return cls((x, y, z), (nx, ny, nz), block_affine(volume.affine, (x, y, z)))
 
-    def world(self, cells: npt.NDArray[np.intp]) -> DoubleArray:
+    def world(self, cells: DoubleArray) -> DoubleArray:
         """World coordinates (n, 3) of cells (n, 3), mm."""
-        return apply_matrix(self.affine[:3, :3], cells.astype(np.float64)) + self.affine[:3, 3]
+        return apply_matrix(self.affine[:3, :3], cells) + self.affine[:3, 3]
 
 
 def edge_zone(brain_mask: BoolArray, zooms: tuple[float, ...], depth_mm: float) -> Zone:
@@ -60,24 +69,18 @@ def edge_zone(brain_mask: BoolArray, zooms: tuple[float, ...], depth_mm: float) 
 
     Where the brain runs out of the field of view there is no surface.
     """
-    inner = ndimage.binary_erosion(brain_mask, border_value=1)
-    surface = cKDTree(np.argwhere(brain_mask & ~inner) * np.asarray(zooms))
+    box = bounding_box(brain_mask, (1, 1, 1))
+    near = brain_mask[box]
+    inner = ndimage.binary_erosion(near, border_value=1)
+    corner = [side.start for side in box]
+    surface = cKDTree((np.argwhere(near & ~inner) + corner) * np.asarray(zooms), balanced_tree=False)
 
     def strength(voxels: npt.NDArray[np.intp]) -> FloatArray:
         distance, _ = surface.query(voxels * np.asarray(zooms), distance_upper_bound=depth_mm)
-        near = np.clip(1.0 - distance / depth_mm, 0, 1)  # beyond the bound the distance is infinite
-        return np.where(brain_mask[tuple(voxels.T)], near, 0).astype(np.float32)
+        strong = np.clip(1.0 - distance / depth_mm, 0, 1)  # beyond the bound the distance is infinite
+        return np.where(brain_mask[tuple(voxels.T)], strong, 0).astype(np.float32)
 
     return strength
-
-
-def look_up_labels(atlas: LabelAtlas, mni: DoubleArray) -> npt.NDArray[np.int32]:
-    """Label (n,) at MNI points (n, 3), nearest voxel; 0 off the atlas."""
-    voxels = np.rint(to_voxels(mni, atlas.affine)).astype(np.intp)
-    inside = np.all((voxels >= 0) & (voxels < np.asarray(atlas.labels.shape)), axis=1)
-    out = np.zeros(len(mni), np.int32)
-    out[inside] = atlas.labels[tuple(voxels[inside].T)]
-    return out
 
 
 def region_map(volume: Volume, brain_mask: BoolArray, registration: Registration) -> LabelArray:
@@ -98,43 +101,64 @@ def region_map(volume: Volume, brain_mask: BoolArray, registration: Registration
         int32, values of `bids_cmb.types.mars_label`; 0 outside the mask.
     """
     lattice = Lattice.over(volume, LABEL_MM)
-    occupied = brain_mask
-    for axis, factor in enumerate(lattice.factors):
-        occupied = np.logical_or.reduceat(occupied, np.arange(0, occupied.shape[axis], factor), axis=axis)
-    cells = np.argwhere(occupied)
-    world = lattice.world(cells)
-    labels = np.concatenate(
-        [
-            look_up_labels(load_mars(), registration(part))
-            for part in np.array_split(world, max(1, len(world) // 200000))
-        ]
-    )
-    labels = _nearest_where_missing(labels, cells, world, lattice)
-    coarse = np.zeros(lattice.shape, np.int32)
-    coarse[tuple(cells.T)] = labels
-    full = coarse
-    for axis, factor in enumerate(lattice.factors):
-        if factor > 1:
-            full = np.repeat(full, factor, axis=axis)
     x, y, z = brain_mask.shape
-    return np.where(brain_mask, full[:x, :y, :z], 0).astype(np.int32)
-
-
-def _nearest_where_missing(
-    labels: npt.NDArray[np.int32], cells: npt.NDArray[np.intp], world: DoubleArray, lattice: Lattice
-) -> npt.NDArray[np.int32]:
-    """Fill cells without a label from the nearest cell with one."""
-    missing = labels == 0
-    if not missing.any() or missing.all():
-        return labels
-    known = np.zeros(lattice.shape, bool)
-    known[tuple(cells[~missing].T)] = True
-    surface = known & ~ndimage.binary_erosion(known)
-    rim = surface[tuple(cells.T)] & ~missing
-    _, nearest = cKDTree(world[rim]).query(world[missing])
-    out = labels.copy()
-    out[missing] = labels[rim][nearest]
+    fx, fy, fz = lattice.factors
+    ix, iy, iz = bounding_box(brain_mask)
+    box = (
+        slice(ix.start // fx, -(-ix.stop // fx)),
+        slice(iy.start // fy, -(-iy.stop // fy)),
+        slice(iz.start // fz, -(-iz.stop // fz)),
+    )
+    out = np.zeros(brain_mask.shape, np.int32)
+    rows = (
+        slice(box[1].start * fy, min(y, box[1].stop * fy)),
+        slice(box[2].start * fz, min(z, box[2].stop * fz)),
+    )
+    for number, labels in zip(
+        range(box[0].start, box[0].stop), _label_planes(lattice, box, registration), strict=True
+    ):
+        full = labels.repeat(fy, axis=0).repeat(fz, axis=1) if fy > 1 or fz > 1 else labels
+        for plane in range(number * fx, min(x, (number + 1) * fx)):
+            inside = brain_mask[plane][rows]
+            out[plane][rows] = full[: inside.shape[0], : inside.shape[1]] * inside
     return out
+
+
+def _label_planes(
+    lattice: Lattice, box: tuple[slice, slice, slice], registration: Registration
+) -> Iterator[npt.NDArray[np.uint8]]:
+    """Regions of the cells in a box, plane by plane along the first axis.
+
+    The registration is worked out for nodes some millimetres apart and is linear between them.
+    """
+    atlas = load_endless_mars()
+    edges = np.linalg.norm(lattice.affine[:3, :3], axis=0)
+    places = []
+    for side, edge in zip(box, edges, strict=True):
+        count = max(2, 1 + int(np.ceil((side.stop - side.start - 1) * edge / NODE_MM)))
+        places.append(np.linspace(side.start, max(side.start + 1, side.stop - 1), count))
+    nodes = np.stack(np.meshgrid(*places, indexing="ij"), axis=-1).reshape(-1, 3)
+    voxels = to_voxels(registration(lattice.world(nodes)), atlas.affine).astype(np.float32)
+    known = np.moveaxis(voxels.reshape(*map(len, places), 3), -1, 0)
+    for axis in (3, 2):
+        side, place = box[axis - 1], places[axis - 1]
+        known = _between(known, place, np.arange(side.start, side.stop), axis)
+    top = np.asarray(atlas.labels.shape) - 1
+    flat = atlas.labels.ravel()
+    strides = np.asarray(atlas.labels.strides)
+    for number in range(box[0].start, box[0].stop):
+        here = np.rint(_between(known, places[0], np.array([number]), 1)[:, 0]).astype(np.intp)
+        i, j, k = (np.clip(axis, 0, high) for axis, high in zip(here, top, strict=True))
+        yield flat[i * strides[0] + j * strides[1] + k * strides[2]]
+
+
+def _between(values: FloatArray, at: DoubleArray, wanted: npt.NDArray[np.intp], axis: int) -> FloatArray:
+    """Values known at evenly spaced places along an axis, linear between them."""
+    place = np.clip((wanted - at[0]) / (at[1] - at[0]), 0, len(at) - 1)
+    low = np.minimum(place.astype(np.intp), len(at) - 2)
+    share = (place - low).astype(np.float32).reshape([-1 if k == axis else 1 for k in range(values.ndim)])
+    below = values.take(low, axis)
+    return np.asarray(below + (values.take(low + 1, axis) - below) * share, np.float32)
 
 
 def find_zones(

@@ -14,12 +14,12 @@ import numpy as np
 from scipy import ndimage
 
 from bids_cmb.anatomy import rigid
-from bids_cmb.anatomy.affine_fit import PRIOR_MEAN, Fit, Pose, evaluate, refine, with_surround
+from bids_cmb.anatomy.affine_fit import PRIOR_MEAN, Fit, Look, Pose, evaluate, refine
 from bids_cmb.anatomy.deform import Deformation, Deformed, deform
-from bids_cmb.anatomy.sampling import DoubleArray, Sample, apply_matrix, interpolate, take_sample, to_voxels
+from bids_cmb.anatomy.sampling import DoubleArray, Sample, apply_matrix, take_sample
 from bids_cmb.anatomy.syn import deform_with_ants
 from bids_cmb.anatomy.template import Template, load_template
-from bids_cmb.types import Affine, BoolArray, Volume
+from bids_cmb.types import Affine, BoolArray, FloatArray, Volume
 
 #: Spacing of the samples for the search of a start and for the fit, mm.
 COARSE_MM, FINE_MM = 6.0, 3.0
@@ -147,10 +147,9 @@ def search(sample: Sample, template: Template) -> Fit:
     return winner if cheaper and winner.similarity > header.similarity + FLIP_SIMILARITY else header
 
 
-def tissue_shares(sample: Sample, template: Template, registration: Registration) -> np.ndarray:
-    """Shares of tissue and surround (n, k + 1) at the points of a sample."""
-    voxels = to_voxels(registration(sample.points), template.affine)
-    return with_surround(interpolate(template.classes, voxels))
+def tissue_shares(sample: Sample, template: Template, registration: Registration) -> FloatArray:
+    """Shares of tissue and surround (k + 1, n) at the points of a sample."""
+    return Look.at(template, registration(sample.points)).shares
 
 
 def register(

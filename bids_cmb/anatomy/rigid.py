@@ -14,12 +14,13 @@ from scipy import ndimage
 from bids_cmb.anatomy.affine_fit import fit_channel, robust_loss, robust_weight, rotation
 from bids_cmb.anatomy.sampling import (
     CLIP,
+    Cells,
     DoubleArray,
     apply_matrix,
     block_affine,
+    block_count,
     block_factors,
     block_sum,
-    slopes_at,
 )
 from bids_cmb.types import Affine, BoolArray, FloatArray, Volume
 
@@ -53,7 +54,7 @@ class _Level:
 def _level(t1w: Volume, spacing_mm: float) -> _Level:
     """Block means of a T1w image, lightly blurred."""
     factors = block_factors(t1w.zooms, spacing_mm)
-    count = block_sum(np.ones(t1w.data.shape, np.float32), factors)
+    count = block_count(t1w.data.shape, factors)
     data = ndimage.gaussian_filter(block_sum(t1w.data, factors) / count, 0.7)
     return _Level(
         data.astype(np.float32), np.asarray(np.linalg.inv(block_affine(t1w.affine, factors)), np.float64)
@@ -73,9 +74,10 @@ def _look_up(level: _Level, points: DoubleArray) -> tuple[FloatArray, FloatArray
     linear = level.to_voxel[:3, :3]
     voxels = apply_matrix(linear, points) + level.to_voxel[:3, 3]
     inside = np.all((voxels >= 0) & (voxels <= np.asarray(level.data.shape) - 1), axis=1)
-    value, slope = slopes_at(level.data[..., None], voxels, 1.0)
-    world = apply_matrix(np.ascontiguousarray(linear.T), slope[:, :, 0].astype(np.float64))
-    return value[:, 0], world.astype(np.float32), inside
+    cells = Cells.of(voxels, level.data.shape)
+    corners = cells.gather(level.data.reshape(1, -1))
+    world = apply_matrix(np.ascontiguousarray(linear.T), cells.slopes(corners[0]).T.astype(np.float64))
+    return cells.blend(corners)[0], world.astype(np.float32), inside
 
 
 def _evaluate(
@@ -119,7 +121,7 @@ def align(t1w: Volume, points: DoubleArray, shares: FloatArray, weight: FloatArr
     points
         float64 (n, 3): points of the scan, world mm.
     shares
-        float32 (n, k): shares of tissue there, rows summing to one.
+        float32 (k, n): shares of tissue there, summing to one at each point.
     weight
         float32 (n,): how much of each point is brain.
 
@@ -129,7 +131,7 @@ def align(t1w: Volume, points: DoubleArray, shares: FloatArray, weight: FloatArr
         The map and how well tissues explain the T1w image under it.
     """
     step = max(1, -(-len(points) // POINTS))
-    points, shares, weight = points[::step], shares[::step], weight[::step]
+    points, shares, weight = points[::step], np.ascontiguousarray(shares[:, ::step]), weight[::step]
     parameters, similarity = np.zeros(6), 0.0
     for spacing in LEVELS_MM:
         level = _level(t1w, spacing)
@@ -157,7 +159,7 @@ def resample(t1w: Volume, scan: Volume, matrix: Affine) -> FloatArray:
     The T1w image is thinned to the scan's spacing first where it is finer.
     """
     factors = block_factors(t1w.zooms, min(scan.zooms))
-    count = block_sum(np.ones(t1w.data.shape, np.float32), factors)
+    count = block_count(t1w.data.shape, factors)
     data = block_sum(t1w.data, factors) / count
     chain = np.linalg.inv(block_affine(t1w.affine, factors)) @ matrix @ scan.affine
     out = ndimage.affine_transform(

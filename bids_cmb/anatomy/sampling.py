@@ -49,6 +49,13 @@ class Sample:
         weight = self.inside.astype(np.float64)
         return np.asarray(np.sum(self.points * weight[:, None], axis=0) / np.sum(weight))
 
+    def channels(self) -> list[tuple[FloatArray, FloatArray]]:
+        """Values (n,) of each channel, and how much its points count (n,)."""
+        return [
+            (np.ascontiguousarray(self.values[:, c]), self.inside * self.known[:, c])
+            for c in range(self.values.shape[1])
+        ]
+
     def thinned(self, limit: int) -> Sample:
         """Every n-th point, so that no more than about ``limit`` are left."""
         step = max(1, -(-len(self.points) // limit))
@@ -62,13 +69,37 @@ def block_factors(zooms: tuple[float, float, float], spacing_mm: float) -> tuple
     return x, y, z
 
 
-def block_sum(array: FloatArray, factors: tuple[int, int, int]) -> FloatArray:
+def block_sum(array: FloatArray | BoolArray, factors: tuple[int, int, int]) -> FloatArray:
     """Sum over blocks of voxels; an incomplete last block counts as it is."""
-    out = array
+    out: FloatArray | BoolArray = array
     for axis, factor in enumerate(factors):
-        starts = np.arange(0, out.shape[axis], factor)
-        out = np.add.reduceat(out, starts, axis=axis)
-    return out
+        every = [slice(None)] * 3
+        every[axis] = slice(None, None, factor)
+        total = out[tuple(every)].astype(np.float32)
+        for first in range(1, factor):
+            every[axis] = slice(first, None, factor)
+            part = out[tuple(every)]
+            whole = [slice(None)] * 3
+            whole[axis] = slice(part.shape[axis])
+            total[tuple(whole)] += part
+        out = total
+    return np.asarray(out, np.float32)
+
+
+def block_count(shape: tuple[int, ...], factors: tuple[int, int, int]) -> FloatArray:
+    """Number of voxels in each block."""
+    x, y, z = (np.minimum(f, n - np.arange(0, n, f)) for n, f in zip(shape, factors, strict=True))
+    return np.asarray(x[:, None, None] * y[:, None] * z, np.float32)
+
+
+def bounding_box(mask: BoolArray, margin: tuple[int, int, int] = (0, 0, 0)) -> tuple[slice, slice, slice]:
+    """The box around the voxels of a mask, with a margin inside the grid; empty without any."""
+    box = []
+    for axis, extra in enumerate(margin):
+        there = np.flatnonzero(mask.any(axis=tuple(k for k in range(3) if k != axis)))
+        low, high = (int(there[0]), int(there[-1]) + 1) if len(there) else (0, 0)
+        box.append(slice(max(0, low - extra), min(mask.shape[axis], high + extra)))
+    return box[0], box[1], box[2]
 
 
 def block_affine(affine: Affine, factors: tuple[int, int, int]) -> Affine:
@@ -101,16 +132,22 @@ def take_sample(
     """
     factors = block_factors(volume.zooms, spacing_mm)
     affine = block_affine(volume.affine, factors)
-    full = block_sum(np.ones(mask.shape, np.float32), factors)
-    weight = mask.astype(np.float32)
-    brain = block_sum(weight, factors)
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    # Only the brain's surroundings are read, in whole blocks of the full grid.
+    margin = [f * (1 + int(SURROUND_MM / edge)) for f, edge in zip(factors, spacing, strict=True)]
+    box = bounding_box(mask, (margin[0], margin[1], margin[2]))
+    x, y, z = (slice(side.start - side.start % f, side.stop) for side, f in zip(box, factors, strict=True))
+    window = (x, y, z)
+    affine[:3, 3] += affine[:3, :3] @ [side.start / f for side, f in zip(window, factors, strict=True)]
+    inside, data = mask[window], volume.data[window]
+    brain = block_sum(inside, factors)
+    full = block_count(inside.shape, factors)
     near = ndimage.distance_transform_edt(brain == 0, sampling=spacing) <= SURROUND_MM
-    channels = [_channel(volume.data, weight, brain, factors)]
+    channels = [_channel(np.where(inside, data, np.float32(0)), brain, factors)]
     if extra is not None:
-        finite = np.isfinite(extra)
-        own = weight * finite
-        channels.append(_channel(np.where(finite, extra, 0), own, block_sum(own, factors), factors))
+        second = extra[window]
+        own = inside & np.isfinite(second)
+        channels.append(_channel(np.where(own, second, np.float32(0)), block_sum(own, factors), factors))
     index = np.argwhere(near)
     points = apply_matrix(affine[:3, :3], index.astype(np.float64)) + affine[:3, 3]
     values = np.stack([value[near] for value, _ in channels], axis=-1)
@@ -119,11 +156,11 @@ def take_sample(
 
 
 def _channel(
-    data: FloatArray, weight: FloatArray, count: FloatArray, factors: tuple[int, int, int]
+    data: FloatArray, count: FloatArray, factors: tuple[int, int, int]
 ) -> tuple[FloatArray, FloatArray]:
-    """Block means inside the brain, centred and scaled robustly, and where they are known."""
+    """Block means of data that are zero where not known, centred and scaled robustly, and where they are known."""
     known = count > 0
-    mean = block_sum(data * weight, factors) / np.maximum(count, 1)
+    mean = block_sum(data, factors) / np.maximum(count, 1)
     inner = mean[known]
     if inner.size == 0:
         return np.zeros_like(mean), known.astype(np.float32)
@@ -140,55 +177,68 @@ def to_voxels(points: DoubleArray, affine: Affine) -> DoubleArray:
     return np.asarray((points - affine[:3, 3]) / np.diag(affine)[:3])
 
 
-def corners(voxels: DoubleArray, shape: tuple[int, ...]) -> tuple[npt.NDArray[np.intp], FloatArray]:
-    """Flat indices (8, n) and fractions (n, 3) of the cells that hold some points; points outside are clamped."""
-    top = np.asarray(shape[:3]) - 1
-    clamped = np.clip(voxels, 0, top - 1e-3)
-    base = np.floor(clamped).astype(np.intp)
-    fraction = (clamped - base).astype(np.float32)
-    strides = np.array([shape[1] * shape[2], shape[2], 1], np.intp)
-    origin = base @ strides
-    offsets = [dx * strides[0] + dy * strides[1] + dz for dx in (0, 1) for dy in (0, 1) for dz in (0, 1)]
-    return np.stack([origin + offset for offset in offsets]), fraction
+@dataclass(frozen=True)
+class Cells:
+    """Where some points lie among the voxels of a grid: worked out once, used for any number of maps.
+
+    Arrays have the points last, so that all arithmetic runs along memory. Points outside are clamped.
+
+    Attributes
+    ----------
+    index
+        intp (8, n): flat index of the eight voxels around each point.
+    fraction
+        float32 (3, n): place between them along each axis, 0..1.
+    weights
+        float32 (8, n): trilinear weights.
+    """
+
+    index: npt.NDArray[np.intp]
+    fraction: FloatArray
+    weights: FloatArray
+
+    @classmethod
+    def of(cls, voxels: DoubleArray, shape: tuple[int, ...]) -> Cells:
+        """The cells of a grid that hold some voxel coordinates (n, 3)."""
+        top = np.asarray(shape[:3], np.float64)[:, None] - 1
+        clamped = np.clip(voxels.T, 0, top - 1e-3)
+        base = clamped.astype(np.intp)
+        fraction = (clamped - base).astype(np.float32)
+        plane, row = shape[1] * shape[2], shape[2]
+        origin = base[0] * plane + base[1] * row + base[2]
+        offsets = np.array([dx * plane + dy * row + dz for dx in (0, 1) for dy in (0, 1) for dz in (0, 1)])
+        x, y, z = np.stack([1 - fraction, fraction], axis=1)
+        weights = (x[:, None, None] * y[:, None] * z).reshape(8, -1)
+        return cls(origin + offsets[:, None], fraction, weights)
+
+    def gather(self, maps: FloatArray) -> FloatArray:
+        """Values (k, 8, n) of flattened maps (k, voxels) at the eight voxels."""
+        out = np.empty((len(maps), *self.index.shape), np.float32)
+        for one, into in zip(maps, out, strict=True):
+            one.take(self.index, out=into, mode="clip")
+        return out
+
+    def blend(self, corners: FloatArray) -> FloatArray:
+        """Trilinear values (k, n) of what was gathered (k, 8, n)."""
+        return np.einsum("kcn,cn->kn", corners, self.weights)
+
+    def slopes(self, corners: FloatArray) -> FloatArray:
+        """Slopes (3, n) per voxel of one map's gathered values (8, n)."""
+        cube = corners.reshape(2, 2, 2, -1)
+        along = np.stack([1 - self.fraction, self.fraction], axis=1)
+        out = np.empty((3, corners.shape[1]), np.float32)
+        for axis in range(3):
+            low, high = cube.take(0, axis), cube.take(1, axis)
+            first, second = (along[k] for k in range(3) if k != axis)
+            np.einsum("abn,an,bn->n", high - low, first, second, out=out[axis])
+        return out
 
 
 def interpolate(maps: FloatArray, voxels: DoubleArray) -> FloatArray:
-    """Trilinear values (n, k) of maps (x, y, z, k) at voxel coordinates (n, 3)."""
-    index, fraction = corners(voxels, maps.shape)
-    flat = maps.reshape(-1, maps.shape[-1])
-    weights = corner_weights(fraction)
-    out = flat[index[0]] * weights[0][:, None]
-    for corner in range(1, 8):
-        out += flat[index[corner]] * weights[corner][:, None]
-    return out
-
-
-def corner_weights(fraction: FloatArray) -> list[FloatArray]:
-    """Trilinear weights of the eight corners, in the order of `corners`."""
-    x, y, z = fraction.T
-    return [
-        (x if dx else 1 - x) * (y if dy else 1 - y) * (z if dz else 1 - z)
-        for dx in (0, 1)
-        for dy in (0, 1)
-        for dz in (0, 1)
-    ]
-
-
-def slopes_at(maps: FloatArray, voxels: DoubleArray, spacing_mm: float) -> tuple[FloatArray, FloatArray]:
-    """Trilinear values (n, k) and slopes (n, 3, k) per mm of maps (x, y, z, k) at voxel coordinates (n, 3)."""
-    index, fraction = corners(voxels, maps.shape)
-    flat = maps.reshape(-1, maps.shape[-1])
-    value = np.zeros((len(voxels), maps.shape[-1]), np.float32)
-    slope = np.zeros((len(voxels), 3, maps.shape[-1]), np.float32)
-    for corner in range(8):
-        bits = (corner >> 2 & 1, corner >> 1 & 1, corner & 1)
-        along = [fraction[:, k] if bits[k] else 1 - fraction[:, k] for k in range(3)]
-        here = flat[index[corner]]
-        value += here * (along[0] * along[1] * along[2])[:, None]
-        for k in range(3):
-            others = along[(k + 1) % 3] * along[(k + 2) % 3] * (1 if bits[k] else -1)
-            slope[:, k] += here * others[:, None]
-    return value, slope / np.float32(spacing_mm)
+    """Trilinear values (n, k) of maps (x, y, z, k) at voxel coordinates (n, 3); points outside are clamped."""
+    cells = Cells.of(voxels, maps.shape)
+    flat = np.ascontiguousarray(np.moveaxis(maps, -1, 0), np.float32).reshape(maps.shape[-1], -1)
+    return np.ascontiguousarray(cells.blend(cells.gather(flat)).T)
 
 
 def apply_matrix(matrix: DoubleArray, vectors: DoubleArray) -> DoubleArray:

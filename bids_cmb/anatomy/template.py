@@ -6,7 +6,7 @@ Maps lie in MNI152 2009a symmetric space. ``docs/mars_atlas.md`` says how they w
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +41,12 @@ class Template:
     def spacing(self) -> float:
         """Edge of a voxel, mm."""
         return float(self.affine[0, 0])
+
+    @cached_property
+    def stack(self) -> FloatArray:
+        """The classes and, last, the depth as float32 (k + 1, voxels): what the fits look up."""
+        both = np.concatenate([self.classes, self.depth[..., None]], axis=-1)
+        return np.ascontiguousarray(np.moveaxis(both, -1, 0).reshape(both.shape[-1], -1), np.float32)
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,19 @@ def load_template() -> Template:
 def load_mars() -> LabelAtlas:
     """The MARS regions on the 1 mm grid."""
     return LabelAtlas(*_read("mni_mars.nii.gz"))
+
+
+@lru_cache(maxsize=1)
+def load_endless_mars() -> LabelAtlas:
+    """The MARS regions with every voxel off the brain given to the nearest region (found on every second voxel)."""
+    atlas = load_mars()
+    thin = atlas.labels[::2, ::2, ::2]
+    nearest = ndimage.distance_transform_edt(thin == 0, return_distances=False, return_indices=True)
+    around = thin[tuple(nearest)]
+    for axis in range(3):
+        around = np.repeat(around, 2, axis=axis)
+    x, y, z = atlas.labels.shape
+    return LabelAtlas(np.where(atlas.labels > 0, atlas.labels, around[:x, :y, :z]), atlas.affine)
 
 
 @lru_cache(maxsize=1)

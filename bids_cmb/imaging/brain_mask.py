@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from scipy import ndimage
 
 from bids_cmb.errors import InputError, ModelError
 from bids_cmb.imaging.classical_mask import brain_by_thresholds
@@ -250,11 +251,16 @@ def _plausible(mask: BoolArray, shape: tuple[int, ...]) -> bool:
 
 def _to_fine(mask: BoolArray, chance: FloatArray, volume: Volume) -> BoolArray:
     """Bring a coarse mask to the image's grid along the outline of the probability."""
-    field = np.where(mask, np.maximum(chance, 0.0), np.minimum(chance, 0.49)).astype(np.float32)
-    field[mask & (chance < 0.5)] = 1.0
+    solid = filled(mask, _SLICE_HOLE_MM2 / GRID_MM**2)
+    field = np.where(solid, np.maximum(chance, 0.0), np.minimum(chance, 0.49)).astype(np.float32)
+    field[solid & (chance < 0.5)] = 1.0
     fine = from_coarse(field, volume.data.shape, volume.zooms, GRID_MM) > 0.5
-    kept = parts_of_size(fine, 2000 / volume.voxel_volume)
-    return filled(kept, _SLICE_HOLE_MM2 / _pixel_area(volume.zooms))
+    box = ndimage.find_objects(fine.astype(np.uint8))
+    if not box:
+        return fine
+    window = box[0]
+    fine[window] = filled(parts_of_size(fine[window], 2000 / volume.voxel_volume))
+    return fine
 
 
 def covers_whole_brain(volume: Volume) -> bool:

@@ -38,7 +38,8 @@ def to_coarse(data: npt.NDArray[np.generic], zooms: Point, size: float) -> Float
     FloatArray
         Array of `coarse_shape`.
     """
-    out = np.asarray(data, dtype=np.float32)
+    out = data
+    # The slowest axis first: the large array is then read once, in whole planes.
     for axis, (count, zoom) in enumerate(zip(coarse_shape(data.shape, zooms, size), zooms, strict=True)):
         out = _averaged(out, axis, count, zoom, size) if zoom < size else _taken(out, axis, count, zoom, size)
     return np.ascontiguousarray(out)
@@ -68,21 +69,23 @@ def from_coarse(coarse: FloatArray, shape: tuple[int, ...], zooms: Point, size: 
     return np.ascontiguousarray(out)
 
 
-def _averaged(data: FloatArray, axis: int, count: int, step: float, size: float) -> FloatArray:
+def _averaged(data: npt.NDArray[np.generic], axis: int, count: int, step: float, size: float) -> FloatArray:
     """Average along one axis over cells of ``size`` mm."""
     length = data.shape[axis]
     edges = np.minimum(np.arange(count + 1) * size / step, length)
-    moved = np.moveaxis(data, axis, 0)
-    total = np.zeros((length + 1, *moved.shape[1:]), dtype=np.float64)
-    np.cumsum(moved, axis=0, dtype=np.float64, out=total[1:])
-    low = np.minimum(edges.astype(np.intp), length - 1)
-    part = (edges - low).reshape(-1, 1, 1)
-    at_edges = total[low] * (1 - part) + total[low + 1] * part
-    width = np.diff(edges).reshape(-1, 1, 1)
-    return np.moveaxis((np.diff(at_edges, axis=0) / width).astype(np.float32), 0, axis)
+    first = np.minimum(edges[:-1].astype(np.intp), length - 1)
+    width = edges[1:] - edges[:-1]
+    form = [-1 if k == axis else 1 for k in range(data.ndim)]
+    out = np.zeros([count if k == axis else n for k, n in enumerate(data.shape)], np.float32)
+    for k in range(int(np.ceil(edges[1:] - first).max())):
+        slab = first + k
+        # What of this voxel lies in the cell, as a share of the cell.
+        part = np.clip(np.minimum(edges[1:], slab + 1) - np.maximum(edges[:-1], slab), 0, None) / width
+        out += np.take(data, np.minimum(slab, length - 1), axis) * part.astype(np.float32).reshape(form)
+    return out
 
 
-def _taken(data: FloatArray, axis: int, count: int, step: float, size: float) -> FloatArray:
+def _taken(data: npt.NDArray[np.generic], axis: int, count: int, step: float, size: float) -> FloatArray:
     """Interpolate linearly along one axis at the centres of ``count`` cells of ``size`` mm."""
     length = data.shape[axis]
     centres = np.clip((np.arange(count) + 0.5) * size / step - 0.5, 0, length - 1)
@@ -91,6 +94,6 @@ def _taken(data: FloatArray, axis: int, count: int, step: float, size: float) ->
     form = [1, 1, 1]
     form[axis] = count
     part = (centres - low).astype(np.float32).reshape(form)
-    out = np.take(data, low, axis)
+    out = np.take(data, low, axis).astype(np.float32)
     out += (np.take(data, high, axis) - out) * part
     return out
