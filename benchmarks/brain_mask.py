@@ -1,17 +1,21 @@
 """Speed, memory and overlap of the brain mask.
 
     python benchmarks/brain_mask.py speed                 256 x 256 x 160 voxels, simulated
+    python benchmarks/brain_mask.py real                  overlap on the real heads and the real QSM of ../shared/data
     python benchmarks/brain_mask.py heads T1W [T1W ...]   overlap with masks made for training
-    python benchmarks/brain_mask.py simulated FOLDER [FOLDER ...]    overlap with the truth of simulated whole heads
+    python benchmarks/brain_mask.py simulated FOLDER [FOLDER ...] [--whole]
+                                                          overlap with the truth of simulated scans, or whole heads only
     python benchmarks/brain_mask.py look IMAGE OUT.png --contrast gre
 
-`heads` is an honest figure only with ``--weights`` of a training that left the head out: the shipped weights
-have seen label maps (never intensities) of the heads named in their manifest.
+The reference of a T1-weighted head is the mask that training derives from it (a registered template and the
+intensities); that of the QSM is the mask its authors give. With a mask network, `heads` is an honest figure only if
+``--weights`` are of a training that left the head out.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import resource
 import time
 from collections.abc import Sequence
@@ -24,7 +28,9 @@ from bids_cmb.imaging.brain_mask import mask_brain
 from bids_cmb.imaging.mask_network import load_mask_model
 from bids_cmb.imaging.prepare import prepare
 from bids_cmb.imaging.volume import load_image
-from bids_cmb.types import FloatArray, Volume
+from bids_cmb.types import BoolArray, FloatArray, Volume
+
+SHARED = Path(__file__).parents[2] / "shared/data"
 
 
 def main() -> None:
@@ -36,10 +42,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0 for torch's default")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("speed")
+    commands.add_parser("real")
     heads = commands.add_parser("heads")
     heads.add_argument("t1w", type=Path, nargs="+")
     simulated = commands.add_parser("simulated")
     simulated.add_argument("folders", type=Path, nargs="+")
+    simulated.add_argument("--whole", action="store_true", help="leave out scans that are stripped already")
     look = commands.add_parser("look")
     look.add_argument("image", type=Path)
     look.add_argument("out", type=Path)
@@ -54,7 +62,9 @@ def main() -> None:
     elif arguments.command == "heads":
         overlap(arguments.t1w, arguments.weights)
     elif arguments.command == "simulated":
-        truth(arguments.folders)
+        truth(arguments.folders, whole=arguments.whole)
+    elif arguments.command == "real":
+        real(arguments.weights)
     else:
         picture(arguments.image, arguments.out, arguments.contrast, arguments.weights)
 
@@ -92,34 +102,65 @@ def speed() -> None:
     print(f"peak memory {after:.2f} GB ({before:.2f} GB before)")
 
 
-def overlap(paths: list[Path], weights: Path | None) -> None:
+def share(found: BoolArray, reference: BoolArray) -> float:
+    """Dice coefficient."""
+    return 2 * float((found & reference).sum()) / float(found.sum() + reference.sum())
+
+
+def overlap(paths: Sequence[Path], weights: Path | None) -> None:
     """Dice with the masks that training derives from T1-weighted heads."""
     from bids_cmb.training.brain_mask import anatomies
 
-    model = load_mask_model(weights)
-    template, template_mask = anatomies._template()
+    model = load_mask_model(weights) if weights else None
+    template, template_mask, _ = anatomies.template_brain()
     for path in paths:
-        image = anatomies._t1w_head(path)
-        reference, _ = anatomies._segment_t1w(image, template, template_mask)
+        image = anatomies.read_t1w(path)
+        reference, _, _ = anatomies.segment_t1w(image, template, template_mask)
         start = time.perf_counter()
         found = mask_brain(Volume(image, np.eye(4)), "gre", model)
         seconds = time.perf_counter() - start
-        dice = 2 * (found.mask & reference).sum() / (found.mask.sum() + reference.sum())
-        print(f"{path.name}: Dice {dice:.4f} ({found.method}, {seconds:.1f} s), {list(found.warnings)}")
+        print(
+            f"{path.name}: Dice {share(found.mask, reference):.4f} ({found.method}, {seconds:.1f} s), "
+            f"{found.mask.sum() / 1000:.0f} ml for {reference.sum() / 1000:.0f} ml, {list(found.warnings)}",
+            flush=True,
+        )
 
 
-def truth(folders: Sequence[Path]) -> None:
+def real(weights: Path | None) -> None:
+    """Overlap on the T1-weighted heads and on the QSM of ../shared/data."""
+    from scipy.io import loadmat
+
+    if not SHARED.is_dir():
+        print("../shared/data is absent: nothing to compare with")
+        return
+    volume = load_image(SHARED / "qsm_hemorrhage/msQSM.nii.gz").volume
+    given = loadmat(SHARED / "qsm_hemorrhage/data.mat")["mask"] > 0
+    # The file's axes may run the other way: of the mirror images, the one on the susceptibility's own support.
+    support = volume.data != 0
+    mirrors = [np.flip(given, axes) for n in range(4) for axes in itertools.combinations(range(3), n)]
+    reference = max(mirrors, key=lambda mask: share(mask, support))
+    found = mask_brain(volume, "qsm")
+    print(
+        f"msQSM.nii.gz: Dice {share(found.mask, reference):.4f} ({found.method}), {list(found.warnings)}",
+        flush=True,
+    )
+    overlap(sorted((SHARED / "t1w_heads").glob("*.nii.gz")), weights)
+
+
+def truth(folders: Sequence[Path], *, whole: bool) -> None:
     """Print overlap and lost microbleeds on the scans of `bids-cmb-train simulate`, with 95 % intervals over scans."""
     from bids_cmb.training.simulate.corpus import load_scan
 
     rows: dict[str, list[tuple[float, int, int]]] = {}
     for path in (p for f in folders for p in sorted(f.glob("*.npz"))):
         scan = load_scan(path)
+        if whole and scan.protocol.stripped:
+            continue
         try:
             found = mask_brain(Volume(scan.image, scan.affine), scan.protocol.contrast).mask
         except InputError:
             found = np.zeros_like(scan.brain_mask)
-        dice = 2 * float((found & scan.brain_mask).sum()) / float(found.sum() + scan.brain_mask.sum())
+        dice = share(found, scan.brain_mask)
         outlined = [x.index for x in scan.lesions if x.visible and (scan.lesion_labels == x.index).any()]
         lost = sum(not found[scan.lesion_labels == index].any() for index in outlined)
         kind = f"{scan.protocol.contrast} {'stripped' if scan.protocol.stripped else 'whole head'}"
