@@ -20,13 +20,9 @@ RUN pip=/opt/bids-cmb/bin/pip \
       $pip install --require-hashes --no-deps --no-index --find-links /tmp/torch -r requirements/torch.txt; fi \
  && $pip install --find-links /tmp/torch "$TORCH_SPEC" \
  && rm -rf /tmp/torch
-# What nobody needs at run time goes: headers, tests, tools.
+COPY docker/prune.sh docker/
 RUN site=/opt/bids-cmb/lib/python3.11/site-packages \
- && rm -rf "$site"/torch/include "$site"/torch/test "$site"/torch/share/cmake \
- && find "$site"/torch/bin -type f ! -name torch_shm_manager -delete \
- && find "$site"/torch/lib -name '*.a' -delete \
- && for package in pandas scipy sklearn statsmodels skimage nilearn sympy networkx matplotlib mpl_toolkits bids nibabel; do \
-      find "$site/$package" -depth -type d -name tests -exec rm -rf {} +; done \
+ && sh docker/prune.sh "$site" \
  && { python3 -m compileall -q -j 0 -x '/(sympy|statsmodels)/' "$site" || true; }
 COPY pyproject.toml README.md LICENSE ./
 COPY models models
