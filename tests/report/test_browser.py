@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -236,3 +237,56 @@ def test_the_viewer_scrolls_and_hands_a_place_to_the_review(browser: Any, tmp_pa
     values = [float(_one(browser, f"#add-missed [name={n}]").get_attribute("value")) for n in "xyz"]
     assert values == shown
     assert [entry for entry in browser.get_log("browser") if entry["level"] != "INFO"] == []
+
+
+def test_pages_are_light_or_dark_as_the_reader_says(browser: Any, results: Path) -> None:
+    background = "return getComputedStyle(document.body).backgroundColor"
+    _open(browser, results / "sub-03.html")
+    seen = {}
+    for theme in ("light", "dark"):
+        _press(browser, f"[data-set=theme][data-value={theme}]")
+        seen[theme] = browser.execute_script(background)
+    assert sum(map(int, re.findall(r"\d+", seen["dark"])[:3])) < 150
+    assert sum(map(int, re.findall(r"\d+", seen["light"])[:3])) > 600
+    _press(browser, "[data-set=theme][data-value=auto]")
+    for theme in ("light", "dark"):
+        # What the system says, where the reader says nothing.
+        system = {"features": [{"name": "prefers-color-scheme", "value": theme}]}
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", system)
+        for page in ("sub-03.html", "group_cmb.html"):
+            _open(browser, results / page)
+            assert browser.execute_script(background) == seen[theme]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_every_picture_is_marked_left_and_right_and_can_be_mirrored(browser: Any, results: Path) -> None:
+    _open(browser, results / "sub-01.html")
+    letters = (
+        "return [...new Set([...document.querySelectorAll('.pic .frame')].map(f => f.closest('.pic').classList"
+        ".contains('sagittal') + ' ' + ['::before', '::after'].map(s => getComputedStyle(f, s).content).join('')))].sort()"
+    )
+    assert browser.execute_script(letters) == ['false "R""L"', 'true "A""P"']
+    mirrored = (
+        "return new DOMMatrix(getComputedStyle(document.querySelector('.card .pic.axial .flip')).transform).a"
+    )
+    usual = browser.execute_script(mirrored)
+    _press(browser, "[data-set=side][data-value=neurological]")
+    assert browser.execute_script(letters) == ['false "L""R"', 'true "A""P"']
+    assert browser.execute_script(mirrored) == -usual
+    _press(browser, "[data-set=side][data-value=radiological]")
+
+
+@pytest.mark.parametrize("order", ["probability", "region"])
+def test_cards_sort_by_probability_and_by_region(browser: Any, results: Path, order: str) -> None:
+    _open(browser, results / "sub-01.html")
+    browser.execute_script(
+        "const s = document.querySelector('[data-sort]'); s.value = arguments[0];"
+        "s.dispatchEvent(new Event('change', {bubbles: true}))",
+        order,
+    )
+    values = [
+        float(card.get_attribute(f"data-{order}"))
+        for card in _all(browser, f"#{_one(browser, '[data-cards]').get_attribute('data-cards')} > .card")
+    ]
+    assert len(values) == 3
+    assert values == sorted(values, reverse=order == "probability")
