@@ -21,7 +21,7 @@ PAGES = sorted(
 
 #: Options of other programs that the text (not a command line) names.
 OTHERS = {
-    "--bids", "--build-arg", "--containall", "--disable-pip", "--gpus", "--network", "--no-home", "--nv", "--read-only", "--reckless", "--require-hashes",
+    "--bids", "--build-arg", "--containall", "--disable-pip", "--entrypoint", "--fakeroot", "--gpus", "--net", "--network", "--no-home", "--nv", "--read-only", "--reckless", "--require-hashes",
     "--tmpfs", "--url", "--user", "--index-url",
 }  # fmt: skip
 OPTION = re.compile(r"(?<![\w/-])--[a-z][a-z_-]*")
