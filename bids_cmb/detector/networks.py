@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+#: What stage 2 is told of a scan, see `bids_cmb.detector.discriminate.scan_facts`.
+FACTS = 4
 #: Pooling of each level; slices are pooled once.
 _POOLS = ((2, 2, 1), (2, 2, 2), (2, 2, 1))
 
@@ -69,15 +71,16 @@ class CandidateNet(nn.Module):
 
 
 class _Features(nn.Module):
-    """Shared encoder of teacher and student."""
+    """Shared encoder of teacher and student: a cube, read in the light of what is known of its scan."""
 
     def __init__(self, channels: int, widths: tuple[int, int, int]) -> None:
         super().__init__()
         a, b, c = widths
         self.first, self.second, self.third = _block(channels, a, 1), _block(a, b), _block(b, c)
+        self.facts = nn.Linear(FACTS, a)
 
-    def forward(self, cube: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        first = self.first(cube)
+    def forward(self, cube: Tensor, facts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        first = self.first(cube) + self.facts(facts)[:, :, None, None, None]
         second = self.second(F.max_pool3d(first, (2, 2, 1)))
         return first, second, self.third(F.max_pool3d(second, (2, 2, 2)))
 
@@ -110,9 +113,9 @@ class Student(nn.Module):
         self.features = _Features(channels, widths)
         self.classifier = _Classifier(widths[2])
 
-    def forward(self, cube: Tensor) -> Tensor:
-        """Map cubes (N, channels, x, y, z) to logits (N,)."""
-        logits: Tensor = self.classifier(self.features(cube)[2])
+    def forward(self, cube: Tensor, facts: Tensor) -> Tensor:
+        """Map cubes (N, channels, x, y, z) and facts (N, `FACTS`) of their scans to logits (N,)."""
+        logits: Tensor = self.classifier(self.features(cube, facts)[2])
         return logits
 
 
@@ -127,9 +130,9 @@ class Teacher(nn.Module):
         self.up_second, self.up_first = _block(b + c, b), _block(a + b, a)
         self.segment = nn.Conv3d(a, 1, 1)
 
-    def forward(self, cube: Tensor) -> tuple[Tensor, Tensor]:
-        """Map cubes (N, channels, x, y, z) to class logits (N,) and voxel logits (N, 1, x, y, z)."""
-        first, second, third = self.features(cube)
+    def forward(self, cube: Tensor, facts: Tensor) -> tuple[Tensor, Tensor]:
+        """Map cubes (N, channels, x, y, z) and facts (N, `FACTS`) to class logits (N,) and voxel logits (N, 1, x, y, z)."""
+        first, second, third = self.features(cube, facts)
         out = self.up_second(
             torch.cat([second, F.interpolate(third, size=second.shape[2:], mode="nearest")], dim=1)
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bids_cmb.detector.candidates import find_peaks, heat_map
-from bids_cmb.detector.discriminate import CUBE_IN_PLANE, CUBE_SLICES, cut_cubes, discriminate
+from bids_cmb.detector.discriminate import CUBE_IN_PLANE, CUBE_SLICES, cut_cubes, discriminate, scan_facts
 from bids_cmb.detector.networks import CandidateNet, Student, Teacher
 from bids_cmb.detector.pipeline import stage2_cubes
 from bids_cmb.errors import InputError
@@ -67,6 +67,11 @@ class ScanCandidates:
             self.labels[kept],
             self.missed + lost,
         )
+
+    @property
+    def facts(self) -> Tensor:
+        """What stage 2 is told of the scan (4,)."""
+        return scan_facts(self.scan.contrast, self.scan.spacing[2])
 
 
 def collect_candidates(
@@ -128,10 +133,21 @@ def _match(peaks: np.ndarray, scan: TrainingScan) -> tuple[np.ndarray, np.ndarra
 
 @dataclass(frozen=True)
 class CubePool:
-    """Candidates of all scans to train on: cubes (N, 3, 36, 36, 10) float16, segmentation uint8, labels 0 or 1."""
+    """Candidates of all scans to train on.
+
+    Attributes
+    ----------
+    cubes, segmentation
+        (N, 3, 36, 36, 10) float16, (N, 1, 36, 36, 10) uint8.
+    facts
+        (N, 4) of their scans.
+    labels
+        (N,) 0 or 1.
+    """
 
     cubes: Tensor
     segmentation: Tensor
+    facts: Tensor
     labels: Tensor
 
     @classmethod
@@ -154,16 +170,15 @@ class CubePool:
                 f"Stage 2 has {bleeds} microbleeds and {len(labels) - bleeds} other candidates to learn from and needs "
                 "both: train stage 1 for longer (--stage1-steps), or on more scans."
             )
-        return cls(cubes, segmentation, labels)
+        facts = [s.facts.expand(int(k.sum()), -1) for s, k in zip(sets, keep, strict=True)]
+        return cls(cubes, segmentation, torch.cat(facts), labels)
 
     def save(self, path: Path) -> None:
         """Write an uncompressed .npz, whole or not at all."""
         partial = path.with_name(f".{path.name}.{os.getpid()}.npz")
         np.savez(
             partial,
-            cubes=self.cubes.numpy(),
-            segmentation=self.segmentation.numpy(),
-            labels=self.labels.numpy(),
+            **{field.name: getattr(self, field.name).numpy() for field in fields(self)},
         )
         partial.replace(path)
 
@@ -171,7 +186,7 @@ class CubePool:
     def load(cls, path: Path) -> CubePool:
         """Read what `save` wrote."""
         with np.load(path, allow_pickle=False) as store:
-            return cls(*(torch.from_numpy(store[name]) for name in ("cubes", "segmentation", "labels")))
+            return cls(*(torch.from_numpy(store[field.name]) for field in fields(cls)))
 
 
 class _CubeSampler:
@@ -182,7 +197,8 @@ class _CubeSampler:
         self._rng = np.random.default_rng(seed)
         self._pools = [torch.nonzero(pool.labels == value)[:, 0].numpy() for value in (0, 1)]
 
-    def batch(self, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    def batch(self, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Cubes, segmentation, facts and labels of `size` candidates."""
         positives = size // 3
         picks = np.concatenate(
             [
@@ -191,22 +207,32 @@ class _CubeSampler:
             ]
         )
         chosen = torch.from_numpy(picks)
-        cubes, segmentation = self._pool.cubes[chosen].float(), self._pool.segmentation[chosen].float()
-        labels = self._pool.labels[chosen].float()
-        cubes, segmentation = self._moved(cubes, segmentation)
-        flips = [axis for axis in (2, 3, 4) if self._rng.random() < 0.5]
-        if flips:
-            cubes, segmentation = cubes.flip(flips), segmentation.flip(flips)
-        if self._rng.random() < 0.5:
-            cubes, segmentation = cubes.transpose(2, 3), segmentation.transpose(2, 3)
-        gain = torch.from_numpy(self._rng.uniform(0.75, 1.3, (size, 1, 1, 1)).astype(np.float32))
-        cubes = torch.cat([(cubes[:, 0] * gain)[:, None], cubes[:, 1:]], dim=1)
-        return cubes, segmentation, labels
+        cubes, segmentation = self._moved(
+            self._pool.cubes[chosen].float(), self._pool.segmentation[chosen].float()
+        )
+        cubes = torch.cat([self._disturbed(cubes[:, :1]), cubes[:, 1:]], dim=1)
+        return cubes, segmentation, self._pool.facts[chosen].float(), self._pool.labels[chosen].float()
 
     def _moved(self, cubes: Tensor, segmentation: Tensor) -> tuple[Tensor, Tensor]:
-        """Shift by up to a voxel: peaks do not always hit the centre."""
-        dx, dy = (int(v) for v in self._rng.integers(-1, 2, 2))
-        return torch.roll(cubes, (dx, dy), (2, 3)), torch.roll(segmentation, (dx, dy), (2, 3))
+        """Shift, mirror and turn each cube: peaks do not always hit the centre, and slices lie any way."""
+        moved = []
+        for pair in zip(cubes, segmentation, strict=True):
+            shift = [int(v) for v in self._rng.integers(-1, 2, 2)]
+            flips = [axis for axis in (1, 2, 3) if self._rng.random() < 0.5]
+            turn = self._rng.random() < 0.5
+            both = [torch.roll(x, shift, (1, 2)).flip(flips) for x in pair]
+            moved.append([x.transpose(1, 2) for x in both] if turn else both)
+        one, other = zip(*moved, strict=True)
+        return torch.stack(one), torch.stack(other)
+
+    def _disturbed(self, image: Tensor) -> Tensor:
+        """Change contrast and noise of the images (N, 1, x, y, z) within what scanners do; outside the brain stays 0."""
+        size = (len(image), 1, 1, 1, 1)
+        gain = torch.from_numpy(self._rng.uniform(0.7, 1.4, size).astype(np.float32))
+        share = self._rng.random(size) < 0.5
+        deviation = torch.from_numpy((share * self._rng.uniform(0, 0.06, size)).astype(np.float32))
+        noise = torch.from_numpy(self._rng.standard_normal(image.shape, np.float32))
+        return image * gain + noise * deviation * (image != 0)
 
 
 def _cycle(
@@ -246,9 +272,9 @@ def train_teacher(
         sampler = _CubeSampler(pool, seed + 7919 * first + 104729 * rank)
         network.train()
         for step in range(first, steps):
-            cubes, segmentation, labels = (x.to(device) for x in sampler.batch(batch // processes))
+            cubes, segmentation, facts, labels = (x.to(device) for x in sampler.batch(batch // processes))
             cubes = cubes.contiguous(memory_format=torch.channels_last_3d)
-            logits, voxels = network(cubes)
+            logits, voxels = network(cubes, facts)
             loss = nn.functional.binary_cross_entropy_with_logits(logits, labels) + segmentation_loss(
                 voxels, segmentation
             )
@@ -292,14 +318,14 @@ def train_student(
         sampler = _CubeSampler(pool, seed + 1 + 7919 * first + 104729 * rank)
         network.train()
         for step in range(first, steps):
-            cubes, _, labels = (x.to(device) for x in sampler.batch(batch // processes))
+            cubes, _, facts, labels = (x.to(device) for x in sampler.batch(batch // processes))
             cubes = cubes.contiguous(memory_format=torch.channels_last_3d)
-            logits = network(cubes)
+            logits = network(cubes, facts)
             if teacher is None:
                 loss = nn.functional.binary_cross_entropy_with_logits(logits, labels)
             else:
                 with torch.no_grad():
-                    told = teacher(cubes)[0]
+                    told = teacher(cubes, facts)[0]
                 loss = distillation_loss(logits, told, labels)
             _step(network, loss, optimiser, schedule, average)
             if rank == 0:
@@ -330,4 +356,4 @@ def _step(
 def judge(student: Student, candidates: ScanCandidates) -> Tensor:
     """Student's logits (N,) for the candidates of a scan, as in the main job."""
     assert candidates.cubes.shape[2:] == (CUBE_IN_PLANE, CUBE_IN_PLANE, CUBE_SLICES)  # noqa: S101
-    return discriminate(student, candidates.cubes.float())
+    return discriminate(student, candidates.cubes.float(), candidates.facts)
