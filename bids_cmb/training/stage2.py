@@ -25,7 +25,7 @@ from bids_cmb.training.stage1 import Average
 
 Report = Callable[[str, int, float], None]
 #: Candidates kept per scan for training, highest first: more would only repeat easy ones.
-_MOST = 120
+_MOST = 80
 
 
 @dataclass(frozen=True)
