@@ -189,7 +189,7 @@ class CubePool:
             return cls(*(torch.from_numpy(store[field.name]) for field in fields(cls)))
 
 
-class _CubeSampler:
+class CubeSampler:
     """Batches of augmented cubes, a third of them microbleeds."""
 
     def __init__(self, pool: CubePool, seed: int) -> None:
@@ -269,7 +269,7 @@ def train_teacher(
             {"network": network, "average": average.network, "optimiser": optimiser, "schedule": schedule},
         )
         first = average.steps = store.resume()
-        sampler = _CubeSampler(pool, seed + 7919 * first + 104729 * rank)
+        sampler = CubeSampler(pool, seed + 7919 * first + 104729 * rank)
         network.train()
         for step in range(first, steps):
             cubes, segmentation, facts, labels = (x.to(device) for x in sampler.batch(batch // processes))
@@ -315,7 +315,7 @@ def train_student(
             {"network": network, "average": average.network, "optimiser": optimiser, "schedule": schedule},
         )
         first = average.steps = store.resume()
-        sampler = _CubeSampler(pool, seed + 1 + 7919 * first + 104729 * rank)
+        sampler = CubeSampler(pool, seed + 1 + 7919 * first + 104729 * rank)
         network.train()
         for step in range(first, steps):
             cubes, _, facts, labels = (x.to(device) for x in sampler.batch(batch // processes))
