@@ -36,6 +36,7 @@ def test_facts_tell_thick_slices_and_contrast_apart() -> None:
 def test_the_student_heeds_the_facts() -> None:
     torch.manual_seed(1)
     student = Student(3, (8, 8, 8)).eval()
+    torch.nn.init.ones_(student.features.facts.weight)  # untrained, it hardly listens
     cubes = torch.rand(2, 3, CUBE_IN_PLANE, CUBE_IN_PLANE, CUBE_SLICES)
     one = discriminate(student, cubes, scan_facts("gre", 1.5))
     assert not torch.allclose(one, discriminate(student, cubes, scan_facts("gre", 6.0)), atol=1e-4)
