@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import multiprocessing
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -58,14 +60,7 @@ def train_together(train: Callable[[int], Network], processes: int, blank: Netwo
             context.Process(target=_join, args=(train, rank, processes, Path(folder)), daemon=True)
             for rank in range(processes)
         ]
-        for process in ranks:
-            process.start()
-        for process in ranks:
-            process.join()
-        if any(process.exitcode for process in ranks):
-            raise BidsCmbError(
-                "A training process failed; its message is above. The training resumes from its checkpoint."
-            )
+        _run(ranks)
         blank.load_state_dict(torch.load(Path(folder) / "result", weights_only=True))
     return blank.eval()
 
@@ -83,6 +78,55 @@ def _join(train: Callable[[int], Network], rank: int, processes: int, folder: Pa
         torch.save(network.state_dict(), folder / "result")
     dist.barrier()
     dist.destroy_process_group()
+
+
+def arrays_of_all(
+    make: Callable[[int], Mapping[str, np.ndarray]], count: int, processes: int
+) -> list[dict[str, np.ndarray]]:
+    """Call `make(i)` for every i below `count`, shared out over forked processes; return what it gave, in order.
+
+    Parameters
+    ----------
+    make
+        Gives named arrays. What it refers to is not copied to the processes.
+    count
+        Number of calls.
+    processes
+        1 makes all calls here.
+
+    Raises
+    ------
+    BidsCmbError
+        If one of the processes fails.
+    """
+    if processes == 1:
+        return [dict(make(i)) for i in range(count)]
+    torch.set_num_threads(1)
+
+    def work(rank: int) -> None:
+        for i in range(rank, count, processes):
+            np.savez(Path(folder) / f"{i}.npz", **make(i))  # type: ignore[arg-type]
+
+    context = multiprocessing.get_context("fork")
+    with tempfile.TemporaryDirectory() as folder:
+        ranks = [context.Process(target=work, args=(rank,), daemon=True) for rank in range(processes)]
+        _run(ranks)
+        made = []
+        for i in range(count):
+            with np.load(Path(folder) / f"{i}.npz", allow_pickle=False) as store:
+                made.append(dict(store))
+    return made
+
+
+def _run(ranks: Sequence[ForkProcess]) -> None:
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join()
+    if any(process.exitcode for process in ranks):
+        raise BidsCmbError(
+            "A training process failed; its message is above. The training resumes from its checkpoint."
+        )
 
 
 def average_gradients(network: nn.Module) -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from bids_cmb.training.calibrate import (
     choose_threshold,
     fit_calibration,
 )
+from bids_cmb.training.parallel import arrays_of_all
 from bids_cmb.training.samples import TrainingScan
 from bids_cmb.training.stage1 import train_candidates
 from bids_cmb.training.stage2 import (
@@ -103,7 +102,7 @@ def train_model(
     ).cpu()
     kept = folder / "candidates.npz"
     if not kept.exists():
-        CubePool.of(_collect(recipe, stage1, training, add_missed=True)).save(kept)
+        CubePool.of(collect_all(recipe, stage1, training, add_missed=True)).save(kept)
     pool = CubePool.load(kept)
     _log.info(
         "stage 1 done: %d candidates on %d training scans, %d of them microbleeds (%.0f s)",
@@ -170,13 +169,19 @@ def _earlier(recipe: Recipe) -> CandidateNet | None:
     return network
 
 
-def _collect(
+def collect_all(
     recipe: Recipe, stage1: CandidateNet, scans: Sequence[TrainingScan], *, add_missed: bool
 ) -> list[ScanCandidates]:
-    """Candidates of all scans, in order."""
-    collect = partial(collect_candidates, stage1, threshold=recipe.candidate_threshold, add_missed=add_missed)
-    with ThreadPoolExecutor(recipe.processes, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        return list(pool.map(collect, scans))
+    """Candidates of all scans, in order; the scans themselves stay where they are."""
+
+    def make(i: int) -> dict[str, np.ndarray]:
+        found = collect_candidates(
+            stage1, scans[i], threshold=recipe.candidate_threshold, add_missed=add_missed
+        )
+        return found.arrays()
+
+    parts = arrays_of_all(make, len(scans), recipe.processes)
+    return [ScanCandidates.of(scan, arrays) for scan, arrays in zip(scans, parts, strict=True)]
 
 
 def finish_model(
@@ -192,7 +197,7 @@ def finish_model(
     training_scans: int,
 ) -> Path:
     """Calibrate on validation scans, choose operating points and write the model folder."""
-    held = _collect(recipe, stage1, validation, add_missed=False)
+    held = collect_all(recipe, stage1, validation, add_missed=False)
     least = choose_candidate_threshold(
         torch.cat([s.heights for s in held]).double().numpy(),
         torch.cat([s.labels for s in held]).numpy(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -67,6 +67,24 @@ class ScanCandidates:
             self.labels[kept],
             self.missed + lost,
         )
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Everything but the scan, for `of`."""
+        return {
+            "cubes": self.cubes.numpy(),
+            "segmentation": self.segmentation.numpy(),
+            "heights": self.heights.numpy(),
+            "labels": self.labels.numpy(),
+            "missed": np.array(self.missed),
+        }
+
+    @classmethod
+    def of(cls, scan: TrainingScan, arrays: Mapping[str, np.ndarray]) -> ScanCandidates:
+        """Put together a scan and what `arrays` gave."""
+        cubes, segmentation, heights, labels = (
+            torch.from_numpy(arrays[name]) for name in ("cubes", "segmentation", "heights", "labels")
+        )
+        return cls(scan, cubes, segmentation, heights, labels, int(arrays["missed"]))
 
     @property
     def facts(self) -> Tensor:

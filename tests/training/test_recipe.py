@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from bids_cmb.detector.networks import CandidateNet
 from bids_cmb.detector.weights import load_model
 from bids_cmb.errors import BidsCmbError, InputError
 from bids_cmb.training.calibrate import choose_candidate_threshold
-from bids_cmb.training.parallel import average_gradients, train_together
-from bids_cmb.training.recipe import Recipe, train_model
+from bids_cmb.training.parallel import arrays_of_all, average_gradients, train_together
+from bids_cmb.training.recipe import Recipe, collect_all, train_model
 from bids_cmb.training.samples import Target, TrainingScan, training_scan
 from bids_cmb.training.stage1 import train_candidates
 from bids_cmb.training.stage2 import CubePool, ScanCandidates
@@ -81,6 +83,25 @@ def test_a_process_that_fails_stops_the_training(capfd: pytest.CaptureFixture[st
     with pytest.raises(BidsCmbError, match="resumes"):
         train_together(train, 2, torch.nn.Linear(3, 1))
     assert "out of luck" in capfd.readouterr().err
+
+
+def test_work_shared_out_comes_back_in_order() -> None:
+    made = arrays_of_all(lambda i: {"square": np.array([i * i])}, 5, 2)
+    assert [int(x["square"][0]) for x in made] == [0, 1, 4, 9, 16]
+
+
+def test_candidates_are_the_same_from_one_process_or_two() -> None:
+    scans = [made_up(c, s) for s, c in enumerate(CONTRASTS)]
+    torch.manual_seed(0)
+    network = CandidateNet(2, (4, 4, 4, 4)).eval()
+    recipe = Recipe("tiny", candidate_threshold=0.0, processes=2)
+    shared = collect_all(recipe, network, scans, add_missed=True)
+    alone = collect_all(replace(recipe, processes=1), network, scans, add_missed=True)
+    for one, other in zip(shared, alone, strict=True):
+        assert len(one.labels) > 0
+        assert torch.equal(one.cubes, other.cubes)
+        assert torch.equal(one.labels, other.labels)
+        assert one.missed == other.missed
 
 
 def test_a_checkpoint_of_the_last_step_is_the_result(tmp_path: Path) -> None:
