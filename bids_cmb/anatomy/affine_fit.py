@@ -231,11 +231,15 @@ class Look:
         here = cells.blend(corners)
         return cls(cells, corners, with_surround(here[:-1]), here[-1], template.spacing)
 
-    def expected(self, rim: float) -> tuple[FloatArray, FloatArray]:
-        """How much of each point should be brain (n,), and its slopes (3, n) per mm."""
+    def expected(self, rim: float) -> FloatArray:
+        """How much of each point should be brain (n,)."""
         inside = 0.5 + 0.5 * np.tanh((self.depth - np.float32(rim)) / np.float32(OUTLINE_SOFTNESS_MM))
-        steepness = np.float32(2.0 / OUTLINE_SOFTNESS_MM) * inside * (1.0 - inside)
-        return inside, self.cells.slopes(self.corners[-1]) * (steepness / np.float32(self.spacing))
+        return np.asarray(inside, np.float32)
+
+    def outline_slopes(self, expected: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Slopes of `expected`: in depth (n,), and in space (3, n), per mm."""
+        steepness = np.asarray(2.0 / OUTLINE_SOFTNESS_MM * expected * (1.0 - expected), np.float32)
+        return steepness, self.cells.slopes(self.corners[-1]) * (steepness / np.float32(self.spacing))
 
     def drawn_slopes(self, brightness: DoubleArray) -> FloatArray:
         """Slopes (3, n) per mm of the template drawn with some brightness of its classes and surround."""
@@ -272,8 +276,8 @@ def evaluate(sample: Sample, template: Template, pose: Pose) -> tuple[Fit, Step]
     look = Look.at(template, map_points(pose, sample.points))
     project = _Projector(pose, sample.points)
 
-    expected, slope = look.expected(float(pose.parameters[12]))
-    steepness = 2.0 / OUTLINE_SOFTNESS_MM * expected * (1.0 - expected)
+    expected = look.expected(float(pose.parameters[12]))
+    steepness, slope = look.outline_slopes(expected)
     miss = sample.inside - expected
     scale = EFFECTIVE_POINTS / (len(miss) * OUTLINE_SD**2)
     rows = project(slope, extra=-steepness)

@@ -131,7 +131,8 @@ def _votes(
     sample: Sample, look: Look, nodes: Cells, field: Deformation, rim: float
 ) -> tuple[FloatArray, FloatArray]:
     """Force (x, y, z, 3) and stiffness (x, y, z, 6) that the points lay on the lattice."""
-    expected, slope = look.expected(rim)
+    expected = look.expected(rim)
+    _, slope = look.outline_slopes(expected)
     worth = np.full(slope.shape[1], EVIDENCE / OUTLINE_SD**2, np.float32)
     force = slope * (worth * (sample.inside - expected))
     stiffness = _outer(slope, worth)
@@ -197,7 +198,7 @@ def figures(
         left = float(np.sum(base * robust_loss(residual), dtype=np.float64))
         shares.append(1.0 - left / max(total, 1e-6))
         colours.append(brightness)
-    expected, _ = look.expected(rim)
+    expected = look.expected(rim)
     both = float(np.sum(np.minimum(sample.inside, expected), dtype=np.float64))
     sizes = float(np.sum(sample.inside, dtype=np.float64) + np.sum(expected, dtype=np.float64))
     return Deformed(field, float(np.mean(shares)), 2 * both / max(sizes, 1e-6), np.stack(colours))
