@@ -8,13 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bids_cmb.detector.grid import WorkingGrid
 from bids_cmb.detector.networks import Student
 from bids_cmb.types import CONTRASTS, Contrast
 
-#: Edge of a cube in plane, and how far it reaches across slices (mm; at least five slices).
-CUBE_IN_PLANE = 36
+#: Edge of a cube in plane (21 mm) and across slices, working voxels.
+CUBE_IN_PLANE = 28
 CUBE_SLICES = 10
 _CUBES_AT_ONCE = 32
+#: Edges (mm, left-right, back-front, bottom-top) of the box around a whole brain and a margin of 5 mm.
+_WHOLE_BRAIN = ((105.0, 195.0), (130.0, 230.0), (95.0, 215.0))
 
 
 def cut_cubes(channels: Tensor, centres: Tensor) -> Tensor:
@@ -30,7 +33,7 @@ def cut_cubes(channels: Tensor, centres: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        (N, C, 36, 36, 10); the candidate lies at index 18, 18, 5.
+        (N, C, 28, 28, 10); the candidate lies at index 14, 14, 5.
     """
     half, deep = CUBE_IN_PLANE // 2, CUBE_SLICES // 2
     padded = F.pad(channels, (deep, deep, half, half, half, half))
@@ -45,33 +48,41 @@ def cut_cubes(channels: Tensor, centres: Tensor) -> Tensor:
     )
 
 
-def scan_facts(contrast: Contrast, slice_mm: float) -> Tensor:
-    """What stage 2 is told of a scan: how thick its slices are, and which contrast it has.
+def candidate_facts(contrast: Contrast, grid: WorkingGrid, peaks: Tensor) -> Tensor:
+    """What stage 2 is told of candidates besides their cubes: slice thickness, contrast and place.
 
     A dot that shows on one slice only is a bleed where slices are 5 mm apart and noise where they are 1.5 mm apart;
-    the cube, in voxels, does not tell.
+    a dot in the midline at the back of the brain is the sagittal sinus. The cube shows neither.
 
     Parameters
     ----------
     contrast
         ``gre``, ``swi`` or ``qsm``.
-    slice_mm
-        Slice spacing of the working grid, mm.
+    grid
+        Working grid of the scan.
+    peaks
+        (N, 3) working voxels of the candidates.
 
     Returns
     -------
     Tensor
-        (4,): logarithm of the spacing over 2.5 mm, then 1 for the contrast and 0 for the others.
+        (N, 8): logarithm of the slice spacing over 2.5 mm; 1 for the contrast and 0 for the others; 1 if the place is
+        known; distance from the midplane, and place from back (-1) to front and from bottom to top of the box around
+        the brain. The last four are 0 where the box is not that of a whole brain.
     """
-    return torch.tensor([math.log(slice_mm / 2.5), *(float(contrast == c) for c in CONTRASTS)])
+    scan = torch.tensor([math.log(grid.spacing[2] / 2.5), *(float(contrast == c) for c in CONTRASTS)])
+    place = grid.places(peaks.float().cpu())
+    place[:, 0] = place[:, 0].abs()
+    known = float(all(low <= mm <= high for (low, high), mm in zip(_WHOLE_BRAIN, grid.extent, strict=True)))
+    return torch.cat([scan.expand(len(peaks), -1), torch.full((len(peaks), 1), known), known * place], dim=1)
 
 
 @torch.inference_mode()
 def discriminate(student: Student, cubes: Tensor, facts: Tensor) -> Tensor:
-    """Return the student's logits (N,) for cubes of a scan with `facts` (4,), averaged over the mirror images in plane."""
+    """Return the student's logits (N,) for cubes with `facts` (N, 8), averaged over the mirror images in plane."""
     logits = []
-    for part in cubes.split(_CUBES_AT_ONCE):
-        told = facts.to(part).expand(len(part), -1)
+    for part, known in zip(cubes.split(_CUBES_AT_ONCE), facts.split(_CUBES_AT_ONCE), strict=True):
+        told = known.to(part)
         views = (part, part.flip(2), part.flip(3), part.flip(2, 3))
         logits.append(torch.stack([student(view, told) for view in views]).mean(dim=0))
     return torch.cat(logits) if logits else cubes.new_zeros(0)

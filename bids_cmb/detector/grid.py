@@ -95,6 +95,19 @@ class WorkingGrid:
             out[:, axis] = (working[:, position] + 0.5) * scale - 0.5 + self.start[position]
         return out
 
+    @property
+    def extent(self) -> tuple[float, float, float]:
+        """Edges of the grid along the image axes, mm."""
+        edges = {axis: self.shape[i] * self.spacing[i] for i, axis in enumerate(self.order)}
+        return edges[0], edges[1], edges[2]
+
+    def places(self, working: Tensor) -> Tensor:
+        """Where working voxel coordinates (N, 3) lie in the grid, along the image axes: (N, 3) from -1 to 1."""
+        out = torch.empty_like(working)
+        for position, axis in enumerate(self.order):
+            out[:, axis] = 2 * (working[:, position] + 0.5) / self.shape[position] - 1
+        return out
+
     def working_voxels(self, image: Tensor) -> Tensor:
         """Working voxel coordinates (N, 3) of image voxel coordinates (N, 3): the inverse of `image_voxels`."""
         out = torch.empty_like(image)

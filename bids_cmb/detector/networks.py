@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-#: What stage 2 is told of a scan, see `bids_cmb.detector.discriminate.scan_facts`.
-FACTS = 4
+#: What stage 2 is told of a candidate besides its cube, see `bids_cmb.detector.discriminate.candidate_facts`.
+FACTS = 8
 #: Pooling of each level; slices are pooled once.
 _POOLS = ((2, 2, 1), (2, 2, 2), (2, 2, 1))
 
@@ -71,10 +71,11 @@ class CandidateNet(nn.Module):
 
 
 class _Features(nn.Module):
-    """Shared encoder of teacher and student: a cube, read in the light of what is known of its scan."""
+    """Shared encoder of teacher and student: a cube, read in the light of what is known of its scan and place."""
 
     def __init__(self, channels: int, widths: tuple[int, int, int]) -> None:
         super().__init__()
+        self.channels, self.widths = channels, widths
         a, b, c = widths
         self.first, self.second, self.third = _block(channels, a, 1), _block(a, b), _block(b, c)
         self.facts = nn.Linear(FACTS, a)
@@ -86,20 +87,23 @@ class _Features(nn.Module):
 
 
 class _Classifier(nn.Module):
-    """From deep features to one logit: what is at the centre, and what around it."""
+    """From deep features to one logit: what is at the centre, what around it, and where in the brain it lies."""
 
     def __init__(self, inputs: int, hidden: int = 64) -> None:
         super().__init__()
         self.squeeze = _block(inputs, hidden)
+        self.place = nn.Sequential(nn.Linear(FACTS, hidden), nn.ReLU(inplace=True))
         self.decide = nn.Sequential(
-            nn.Dropout(0.2), nn.Linear(3 * hidden, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, 1)
+            nn.Dropout(0.2), nn.Linear(4 * hidden, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, 1)
         )
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, facts: Tensor) -> Tensor:
         out = self.squeeze(features)
         x, y, z = (n // 2 for n in out.shape[2:])
-        centre = out[:, :, x - 1 : x + 1, y - 1 : y + 1, max(0, z - 1) : z + 1].mean(dim=(2, 3, 4))
-        pooled = torch.cat([centre, out.mean(dim=(2, 3, 4)), out.amax(dim=(2, 3, 4))], dim=1)
+        centre = out[:, :, x - 1 : x + 2, y - 1 : y + 2, max(0, z - 1) : z + 1].mean(dim=(2, 3, 4))
+        pooled = torch.cat(
+            [centre, out.mean(dim=(2, 3, 4)), out.amax(dim=(2, 3, 4)), self.place(facts)], dim=1
+        )
         logits: Tensor = self.decide(pooled)[:, 0]
         return logits
 
@@ -107,28 +111,33 @@ class _Classifier(nn.Module):
 class Student(nn.Module):
     """Stage 2: says whether the candidate in the middle of a cube is a microbleed."""
 
-    def __init__(self, channels: int = 3, widths: tuple[int, int, int] = (12, 24, 48)) -> None:
+    def __init__(self, channels: int = 3, widths: tuple[int, int, int] = (16, 32, 64)) -> None:
         super().__init__()
         self.channels, self.widths = channels, widths
         self.features = _Features(channels, widths)
         self.classifier = _Classifier(widths[2])
 
     def forward(self, cube: Tensor, facts: Tensor) -> Tensor:
-        """Map cubes (N, channels, x, y, z) and facts (N, `FACTS`) of their scans to logits (N,)."""
-        logits: Tensor = self.classifier(self.features(cube, facts)[2])
+        """Map cubes (N, channels, x, y, z) and facts (N, `FACTS`) to logits (N,)."""
+        logits: Tensor = self.classifier(self.features(cube, facts)[2], facts)
         return logits
 
 
 class Teacher(nn.Module):
     """Multi-task teacher: classifies the candidate and segments the microbleeds of its cube."""
 
-    def __init__(self, channels: int = 3, widths: tuple[int, int, int] = (12, 24, 48)) -> None:
+    def __init__(self, channels: int = 3, widths: tuple[int, int, int] = (16, 32, 64)) -> None:
         super().__init__()
         a, b, c = widths
         self.features = _Features(channels, widths)
         self.classifier = _Classifier(c)
         self.up_second, self.up_first = _block(b + c, b), _block(a + b, a)
         self.segment = nn.Conv3d(a, 1, 1)
+
+    def classify(self, cube: Tensor, facts: Tensor) -> Tensor:
+        """Only the class logits (N,) of `forward`: a student needs no more, and the other branch costs most."""
+        logits: Tensor = self.classifier(self.features(cube, facts)[2], facts)
+        return logits
 
     def forward(self, cube: Tensor, facts: Tensor) -> tuple[Tensor, Tensor]:
         """Map cubes (N, channels, x, y, z) and facts (N, `FACTS`) to class logits (N,) and voxel logits (N, 1, x, y, z)."""
@@ -139,4 +148,4 @@ class Teacher(nn.Module):
         out = self.up_first(
             torch.cat([first, F.interpolate(out, size=first.shape[2:], mode="nearest")], dim=1)
         )
-        return self.classifier(third), self.segment(out)
+        return self.classifier(third, facts), self.segment(out)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bids_cmb.detector.candidates import find_peaks, heat_map
 from bids_cmb.detector.devices import choose_device
-from bids_cmb.detector.discriminate import cut_cubes, discriminate, scan_facts
+from bids_cmb.detector.discriminate import candidate_facts, cut_cubes, discriminate
 from bids_cmb.detector.network_input import network_input
 from bids_cmb.detector.outline import outline_candidate
 from bids_cmb.detector.weights import Model
@@ -48,7 +48,7 @@ def detect(
     channels, grid = network_input(image, brain_mask, contrast, target)
     heat = heat_map(model.candidate_net.to(target), channels)
     peaks, heights = find_peaks(heat, grid.spacing, model.candidate_threshold)
-    facts = scan_facts(contrast, grid.spacing[2])
+    facts = candidate_facts(contrast, grid, peaks)
     logits = discriminate(model.student.to(target), stage2_cubes(channels, heat, peaks), facts)
     calibration = model.calibration[contrast]
     probabilities = torch.sigmoid(calibration.scale * logits.double() + calibration.offset).cpu().numpy()

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
+from bids_cmb.detector.grid import WorkingGrid
 from bids_cmb.errors import InputError
 from bids_cmb.imaging.prepare import prepare
 from bids_cmb.training.samples import TrainingScan, targets_of, training_scan
@@ -25,7 +29,9 @@ _LEAST_DICE = 0.85
 #: Share of scans that keep the true mask, as with users who bring their own.
 _TRUE_MASKS = 0.25
 #: Part of the name of kept files: a change of the preparation makes new ones.
-_VERSION = 3
+_VERSION = 4
+#: What of a prepared scan is no array.
+_WORDS = ("name", "contrast", "grid")
 
 
 def prepare_corpus(
@@ -52,12 +58,12 @@ def prepare_corpus(
     scans = []
     if processes == 1:
         for path in paths:
-            scans.append(_load(_prepared(path)))
+            scans.append(load_prepared(_prepared(path)))
             report(len(scans), len(paths))
         return scans
     with multiprocessing.get_context("spawn").Pool(processes, partial(torch.set_num_threads, 1)) as pool:
         for kept in pool.imap(_prepared, paths):
-            scans.append(_load(kept))
+            scans.append(load_prepared(kept))
             report(len(scans), len(paths))
     return scans
 
@@ -92,34 +98,40 @@ def _dice(one: BoolArray, other: BoolArray) -> float:
 
 def _prepared(path: Path) -> Path:
     """Prepare a scan unless that is done, whole or not at all."""
-    kept = path.parent / "prepared" / f"{path.stem}.v{_VERSION}.npz"
-    if kept.exists():
-        return kept
-    ready = prepared_scan(load_scan(path), path.stem)
-    arrays = {
-        f.name: x.numpy() if isinstance(x := getattr(ready, f.name), torch.Tensor) else np.asarray(x)
-        for f in fields(ready)
-    }
-    partial_file = kept.with_name(f".{path.stem}.{os.getpid()}.npz")
-    np.savez(partial_file, **arrays)  # type: ignore[arg-type]
-    partial_file.replace(kept)
+    kept = path.parent / "prepared" / f"{path.stem}.v{_VERSION}.safetensors"
+    if not kept.exists():
+        save_prepared(prepared_scan(load_scan(path), path.stem), kept)
     return kept
 
 
-def _load(path: Path) -> TrainingScan:
-    with np.load(path, allow_pickle=False) as store:
-        x, y, z = (float(v) for v in store["spacing"])
-        return TrainingScan(
-            name=str(store["name"]),
-            contrast=str(store["contrast"]),  # type: ignore[arg-type]
-            spacing=(x, y, z),
-            channels=torch.from_numpy(store["channels"]),
-            heat=torch.from_numpy(store["heat"]),
-            segmentation=torch.from_numpy(store["segmentation"]),
-            weight=torch.from_numpy(store["weight"]),
-            lesions=store["lesions"],
-            ignored=store["ignored"],
-            diameters=store["diameters"],
-            lookalikes=store["lookalikes"],
-            brain=store["brain"],
-        )
+def save_prepared(scan: TrainingScan, path: Path) -> None:
+    """Write a prepared scan as safetensors, whole or not at all."""
+    arrays = {
+        f.name: x if isinstance(x := getattr(scan, f.name), torch.Tensor) else torch.from_numpy(x.copy())
+        for f in fields(scan)
+        if f.name not in _WORDS
+    }
+    words = {"name": scan.name, "contrast": scan.contrast, "grid": json.dumps(asdict(scan.grid))}
+    partial_file = path.with_name(f".{path.stem}.{os.getpid()}.safetensors")
+    save_file({name: x.contiguous() for name, x in arrays.items()}, partial_file, metadata=words)
+    partial_file.replace(path)
+
+
+def load_prepared(path: Path) -> TrainingScan:
+    """Open what `save_prepared` wrote; the volumes stay in the file until they are looked at.
+
+    Hundreds of scans (about 27 MB each) need not fit into memory, and the processes of a training share them.
+    """
+    with safe_open(path, framework="pt") as store:
+        words = store.metadata()
+        arrays = {name: store.get_tensor(name) for name in store.keys()}  # noqa: SIM118 - not a dictionary
+    grid = {name: tuple(value) for name, value in json.loads(words["grid"]).items()}
+    volumes = {name: arrays[name] for name in ("channels", "heat", "segmentation", "weight")}
+    points = {name: x.numpy() for name, x in arrays.items() if name not in volumes}
+    return TrainingScan(
+        name=words["name"],
+        contrast=words["contrast"],
+        grid=WorkingGrid(**grid),
+        **volumes,
+        **points,
+    )

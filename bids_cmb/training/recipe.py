@@ -184,6 +184,12 @@ def collect_all(
     return [ScanCandidates.of(scan, arrays) for scan, arrays in zip(scans, parts, strict=True)]
 
 
+def _judge_all(recipe: Recipe, student: Student, sets: Sequence[ScanCandidates]) -> list[torch.Tensor]:
+    """Student's logits for the candidates of every scan, in order."""
+    parts = arrays_of_all(lambda i: {"logits": judge(student, sets[i]).numpy()}, len(sets), recipe.processes)
+    return [torch.from_numpy(arrays["logits"]) for arrays in parts]
+
+
 def finish_model(
     recipe: Recipe,
     stage1: CandidateNet,
@@ -204,7 +210,7 @@ def finish_model(
         least=recipe.candidate_threshold,
     )
     held = [s.above(least) for s in held]
-    logits = [judge(student, s) for s in held]
+    logits = _judge_all(recipe, student, held)
     calibration, thresholds, definite, figures = {}, {}, {}, {}
     for contrast in CONTRASTS:
         mine = [(s, x) for s, x in zip(held, logits, strict=True) if s.scan.contrast == contrast]

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from bids_cmb.detector.grid import WorkingGrid
 from bids_cmb.detector.network_input import network_input
 from bids_cmb.training.simulate.scan import SimulatedScan
 from bids_cmb.types import Affine, BoolArray, Contrast, FloatArray, Volume
@@ -35,8 +36,10 @@ class TrainingScan:
 
     Attributes
     ----------
-    name, contrast, spacing
-        What it is; spacing in mm.
+    name, contrast
+        What it is.
+    grid
+        Working grid.
     channels
         (2, x, y, z) float16, from `network_input`.
     heat
@@ -59,7 +62,7 @@ class TrainingScan:
 
     name: str
     contrast: Contrast
-    spacing: tuple[float, float, float]
+    grid: WorkingGrid
     channels: Tensor
     heat: Tensor
     segmentation: Tensor
@@ -69,6 +72,11 @@ class TrainingScan:
     diameters: npt.NDArray[np.float32]
     lookalikes: npt.NDArray[np.int16]
     brain: npt.NDArray[np.int16]
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Working voxel edges, mm."""
+        return self.grid.spacing
 
 
 def targets_of(scan: SimulatedScan) -> list[Target]:
@@ -127,7 +135,7 @@ def training_scan(
     return TrainingScan(
         name,
         contrast,
-        grid.spacing,
+        grid,
         channels.half(),
         torch.from_numpy((heat * 255).round().astype(np.uint8)),
         segmentation.to(torch.uint8),

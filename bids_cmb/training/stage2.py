@@ -13,7 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from bids_cmb.detector.candidates import find_peaks, heat_map
-from bids_cmb.detector.discriminate import CUBE_IN_PLANE, CUBE_SLICES, cut_cubes, discriminate, scan_facts
+from bids_cmb.detector.discriminate import (
+    CUBE_IN_PLANE,
+    CUBE_SLICES,
+    candidate_facts,
+    cut_cubes,
+    discriminate,
+)
 from bids_cmb.detector.networks import CandidateNet, Student, Teacher
 from bids_cmb.detector.pipeline import stage2_cubes
 from bids_cmb.errors import InputError
@@ -26,6 +32,8 @@ from bids_cmb.training.stage1 import Average
 Report = Callable[[str, int, float], None]
 #: Candidates kept per scan for training, highest first: more would only repeat easy ones.
 _MOST = 80
+#: Share of candidates whose place is kept back in training, and the blur of the others (half the box is 1).
+_PLACES_KEPT_BACK, _PLACE_BLUR = 0.15, 0.05
 
 
 @dataclass(frozen=True)
@@ -37,9 +45,11 @@ class ScanCandidates:
     scan
         Where they come from.
     cubes
-        (N, 3, 36, 36, 10) float16.
+        (N, 3, 28, 28, 10) float16.
     segmentation
-        (N, 1, 36, 36, 10) uint8.
+        (N, 1, 28, 28, 10) uint8.
+    facts
+        (N, 8) from `candidate_facts`.
     heights
         (N,) stage-1 scores; 0 for lesions that stage 1 missed (training only).
     labels
@@ -51,6 +61,7 @@ class ScanCandidates:
     scan: TrainingScan
     cubes: Tensor
     segmentation: Tensor
+    facts: Tensor
     heights: Tensor
     labels: Tensor
     missed: int
@@ -63,6 +74,7 @@ class ScanCandidates:
             self.scan,
             self.cubes[kept],
             self.segmentation[kept],
+            self.facts[kept],
             self.heights[kept],
             self.labels[kept],
             self.missed + lost,
@@ -73,6 +85,7 @@ class ScanCandidates:
         return {
             "cubes": self.cubes.numpy(),
             "segmentation": self.segmentation.numpy(),
+            "facts": self.facts.numpy(),
             "heights": self.heights.numpy(),
             "labels": self.labels.numpy(),
             "missed": np.array(self.missed),
@@ -81,15 +94,10 @@ class ScanCandidates:
     @classmethod
     def of(cls, scan: TrainingScan, arrays: Mapping[str, np.ndarray]) -> ScanCandidates:
         """Put together a scan and what `arrays` gave."""
-        cubes, segmentation, heights, labels = (
-            torch.from_numpy(arrays[name]) for name in ("cubes", "segmentation", "heights", "labels")
+        cubes, segmentation, facts, heights, labels = (
+            torch.from_numpy(arrays[name]) for name in ("cubes", "segmentation", "facts", "heights", "labels")
         )
-        return cls(scan, cubes, segmentation, heights, labels, int(arrays["missed"]))
-
-    @property
-    def facts(self) -> Tensor:
-        """What stage 2 is told of the scan (4,)."""
-        return scan_facts(self.scan.contrast, self.scan.spacing[2])
+        return cls(scan, cubes, segmentation, facts, heights, labels, int(arrays["missed"]))
 
 
 def collect_candidates(
@@ -123,7 +131,13 @@ def collect_candidates(
         labels = np.concatenate([labels, np.ones(missed, np.int64)])
     cubes = stage2_cubes(channels, heat, peaks).half()
     return ScanCandidates(
-        scan, cubes, cut_cubes(scan.segmentation[None], peaks), heights, torch.from_numpy(labels), missed
+        scan,
+        cubes,
+        cut_cubes(scan.segmentation[None], peaks),
+        candidate_facts(scan.contrast, scan.grid, peaks),
+        heights,
+        torch.from_numpy(labels),
+        missed,
     )
 
 
@@ -156,9 +170,9 @@ class CubePool:
     Attributes
     ----------
     cubes, segmentation
-        (N, 3, 36, 36, 10) float16, (N, 1, 36, 36, 10) uint8.
+        (N, 3, 28, 28, 10) float16, (N, 1, 28, 28, 10) uint8.
     facts
-        (N, 4) of their scans.
+        (N, 8) from `candidate_facts`.
     labels
         (N,) 0 or 1.
     """
@@ -178,9 +192,9 @@ class CubePool:
             If there are not both microbleeds and others: nothing could be learnt.
         """
         keep = [s.labels >= 0 for s in sets]
-        cubes, segmentation, labels = (
+        cubes, segmentation, facts, labels = (
             torch.cat([getattr(s, name)[k] for s, k in zip(sets, keep, strict=True)])
-            for name in ("cubes", "segmentation", "labels")
+            for name in ("cubes", "segmentation", "facts", "labels")
         )
         bleeds = int((labels == 1).sum())
         if not 0 < bleeds < len(labels):
@@ -188,8 +202,7 @@ class CubePool:
                 f"Stage 2 has {bleeds} microbleeds and {len(labels) - bleeds} other candidates to learn from and needs "
                 "both: train stage 1 for longer (--stage1-steps), or on more scans."
             )
-        facts = [s.facts.expand(int(k.sum()), -1) for s, k in zip(sets, keep, strict=True)]
-        return cls(cubes, segmentation, torch.cat(facts), labels)
+        return cls(cubes, segmentation, facts, labels)
 
     def save(self, path: Path) -> None:
         """Write an uncompressed .npz, whole or not at all."""
@@ -229,7 +242,14 @@ class CubeSampler:
             self._pool.cubes[chosen].float(), self._pool.segmentation[chosen].float()
         )
         cubes = torch.cat([self._disturbed(cubes[:, :1]), cubes[:, 1:]], dim=1)
-        return cubes, segmentation, self._pool.facts[chosen].float(), self._pool.labels[chosen].float()
+        return cubes, segmentation, self._vague(self._pool.facts[chosen]), self._pool.labels[chosen].float()
+
+    def _vague(self, facts: Tensor) -> Tensor:
+        """Blur the places, and keep some back: the box around a brain is a rough guide, and may be wrong."""
+        kept = torch.from_numpy(self._rng.random((len(facts), 1)) >= _PLACES_KEPT_BACK)
+        blur = torch.from_numpy(self._rng.normal(0, _PLACE_BLUR, (len(facts), 3)).astype(np.float32))
+        known = facts[:, 4:5] * kept
+        return torch.cat([facts[:, :4], known, known * (facts[:, 5:] + blur)], dim=1)
 
     def _moved(self, cubes: Tensor, segmentation: Tensor) -> tuple[Tensor, Tensor]:
         """Shift, mirror and turn each cube: peaks do not always hit the centre, and slices lie any way."""
@@ -324,7 +344,7 @@ def train_student(
 
     def train(rank: int) -> Student:
         torch.manual_seed(seed + 1)
-        network = (Student() if start is None else copy.deepcopy(start)).to(device)
+        network = _newborn(start, teacher).to(device)
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         average = Average(network)
         optimiser, schedule = _cycle(network, steps, rate)
@@ -343,7 +363,7 @@ def train_student(
                 loss = nn.functional.binary_cross_entropy_with_logits(logits, labels)
             else:
                 with torch.no_grad():
-                    told = teacher(cubes, facts)[0]
+                    told = teacher.classify(cubes, facts)
                 loss = distillation_loss(logits, told, labels)
             _step(network, loss, optimiser, schedule, average)
             if rank == 0:
@@ -352,7 +372,19 @@ def train_student(
                 store.save(step + 1)
         return average.network.eval()  # type: ignore[return-value]
 
-    return train_together(train, processes, Student() if start is None else copy.deepcopy(start))
+    return train_together(train, processes, _newborn(start, teacher))
+
+
+def _newborn(start: Student | None, teacher: Teacher | None) -> Student:
+    """Return a copy of `start`, else a student that begins with the encoder and the classifier of its teacher."""
+    if start is not None:
+        return copy.deepcopy(start)
+    if teacher is None:
+        return Student()
+    student = Student(teacher.features.channels, teacher.features.widths)
+    student.features.load_state_dict(teacher.features.state_dict())
+    student.classifier.load_state_dict(teacher.classifier.state_dict())
+    return student
 
 
 def _step(

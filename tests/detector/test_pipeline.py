@@ -11,7 +11,7 @@ import torch
 from bids_cmb.detector.candidates import find_peaks, heat_map
 from bids_cmb.detector.cleanup import clean_up
 from bids_cmb.detector.devices import choose_device
-from bids_cmb.detector.discriminate import cut_cubes
+from bids_cmb.detector.discriminate import CUBE_IN_PLANE, CUBE_SLICES, cut_cubes
 from bids_cmb.detector.grid import WorkingGrid, resize_matrix
 from bids_cmb.detector.network_input import local_contrast, network_input
 from bids_cmb.detector.outline import outline_candidate
@@ -90,8 +90,8 @@ def test_cubes_are_centred_even_at_the_border() -> None:
     channels = torch.zeros(1, 20, 20, 6)
     channels[0, 0, 19, 5] = 1
     cube = cut_cubes(channels, torch.tensor([[0, 19, 5]]))
-    assert cube.shape == (1, 1, 36, 36, 10)
-    assert float(cube[0, 0, 18, 18, 5]) == 1
+    assert cube.shape == (1, 1, CUBE_IN_PLANE, CUBE_IN_PLANE, CUBE_SLICES)
+    assert float(cube[0, 0, CUBE_IN_PLANE // 2, CUBE_IN_PLANE // 2, CUBE_SLICES // 2]) == 1
 
 
 def test_the_outline_measures_the_ball() -> None:

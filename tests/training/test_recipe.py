@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from bids_cmb.detector.weights import load_model
 from bids_cmb.errors import BidsCmbError, InputError
 from bids_cmb.training.calibrate import choose_candidate_threshold
 from bids_cmb.training.parallel import arrays_of_all, average_gradients, train_together
+from bids_cmb.training.prepared import load_prepared, save_prepared
 from bids_cmb.training.recipe import Recipe, collect_all, train_model
 from bids_cmb.training.samples import Target, TrainingScan, training_scan
 from bids_cmb.training.stage1 import train_candidates
@@ -52,6 +53,18 @@ def made_up(contrast: Contrast = "gre", seed: int = 0) -> TrainingScan:
 
 def test_a_lesion_that_the_mask_cut_away_is_not_taught() -> None:
     assert len(made_up().lesions) == 3
+
+
+def test_a_prepared_scan_survives_its_file(tmp_path: Path) -> None:
+    scan = made_up("qsm")
+    save_prepared(scan, tmp_path / "one.safetensors")
+    kept = load_prepared(tmp_path / "one.safetensors")
+    for field in fields(TrainingScan):
+        one, other = getattr(scan, field.name), getattr(kept, field.name)
+        same = torch.equal(one, other) if isinstance(one, torch.Tensor) else np.array_equal(one, other)
+        assert same, field.name
+    assert len(kept.ignored) == 0  # nothing, as well, is kept
+    assert [p.name for p in tmp_path.iterdir()] == ["one.safetensors"]
 
 
 @pytest.fixture
@@ -132,7 +145,7 @@ def test_a_recipe_ends_in_a_model_that_loads(tmp_path: Path) -> None:
 )
 def test_candidates_of_one_kind_end_in_a_sentence(label: int, words: str) -> None:
     cubes, labels = torch.zeros(3, 3, 4, 4, 2), torch.full((3,), label)
-    found = ScanCandidates(made_up(), cubes, cubes[:, :1], torch.ones(3), labels, 0)
+    found = ScanCandidates(made_up(), cubes, cubes[:, :1], torch.zeros(3, 8), torch.ones(3), labels, 0)
     with pytest.raises(InputError, match=rf"{words} candidates .*--stage1-steps"):
         CubePool.of([found])
 

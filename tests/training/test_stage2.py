@@ -7,9 +7,26 @@ from pathlib import Path
 import pytest
 import torch
 
-from bids_cmb.detector.discriminate import CUBE_IN_PLANE, CUBE_SLICES, discriminate, scan_facts
-from bids_cmb.detector.networks import Student
-from bids_cmb.training.stage2 import CubePool, CubeSampler
+from bids_cmb.detector.discriminate import CUBE_IN_PLANE, CUBE_SLICES, candidate_facts, discriminate
+from bids_cmb.detector.grid import WorkingGrid
+from bids_cmb.detector.networks import Student, Teacher
+from bids_cmb.training.stage2 import CubePool, CubeSampler, train_student
+from bids_cmb.types import Contrast
+
+
+def whole_brain(slice_mm: float = 1.5, order: tuple[int, int, int] = (0, 1, 2)) -> WorkingGrid:
+    """The working grid of a brain of 150 x 180 x 150 mm, its slices across the last image axis of `order`."""
+    edges = [(150.0, 180.0, 150.0)[axis] for axis in order]
+    spacing = (0.75, 0.75, slice_mm)
+    shape = tuple(round(mm / voxel) for mm, voxel in zip(edges, spacing, strict=True))
+    return WorkingGrid(order, (0, 0, 0), shape, shape, spacing)  # type: ignore[arg-type]
+
+
+def facts_of(contrast: Contrast, slice_mm: float, count: int = 1) -> torch.Tensor:
+    """Facts of candidates in the middle of a brain."""
+    grid = whole_brain(slice_mm)
+    middle = torch.tensor([[n // 2 for n in grid.shape]]).expand(count, -1)
+    return candidate_facts(contrast, grid, middle)
 
 
 @pytest.fixture
@@ -19,18 +36,40 @@ def pool() -> CubePool:
     image = torch.zeros(12, 3, *size)
     image[:, 0, : CUBE_IN_PLANE // 2] = 0.1
     image[:, 0, 8:12, 14:19, 3:5] = 1.0
-    facts = torch.stack([scan_facts("swi", 1.5 + i) for i in range(12)])
+    facts = torch.cat([facts_of("swi", 1.5 + i) for i in range(12)])
     return CubePool(
         image.half(), (image[:, :1] > 0.5).to(torch.uint8), facts, torch.tensor([1, 0] * 6, dtype=torch.int64)
     )
 
 
 def test_facts_tell_thick_slices_and_contrast_apart() -> None:
-    thin, thick, other = scan_facts("swi", 1.5), scan_facts("swi", 5.0), scan_facts("qsm", 5.0)
+    thin, thick, other = (facts_of(*x)[0] for x in (("swi", 1.5), ("swi", 5.0), ("qsm", 5.0)))  # type: ignore[arg-type]
     assert thin[0] < 0 < thick[0]
-    assert torch.equal(thin[1:], thick[1:])
-    assert not torch.equal(thick[1:], other[1:])
-    assert other[1:].sum() == 1
+    assert torch.equal(thin[1:4], thick[1:4])
+    assert not torch.equal(thick[1:4], other[1:4])
+    assert other[1:4].sum() == 1
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 2, 0)], ids=["axial", "sagittal"])
+def test_facts_tell_the_place_whatever_way_the_slices_lie(order: tuple[int, int, int]) -> None:
+    grid = whole_brain(order=order)
+    # Left of the middle by a quarter of the breadth, at the very back, in the middle of the height.
+    voxel = {0: 0.25, 1: 0.0, 2: 0.5}
+    peak = torch.tensor([[int(voxel[axis] * n) for axis, n in zip(order, grid.shape, strict=True)]])
+    known, beside, back, high = candidate_facts("gre", grid, peak)[0, 4:].tolist()
+    assert known == 1
+    assert [beside, back, high] == pytest.approx([0.5, -1.0, 0.0], abs=0.02)
+
+
+def test_mirrored_candidates_have_the_same_facts() -> None:
+    grid = whole_brain()
+    left, right = torch.tensor([[20, 60, 30]]), torch.tensor([[grid.shape[0] - 1 - 20, 60, 30]])
+    assert torch.allclose(candidate_facts("swi", grid, left), candidate_facts("swi", grid, right))
+
+
+def test_the_place_in_part_of_a_brain_is_unknown() -> None:
+    slab = WorkingGrid((0, 1, 2), (0, 0, 0), (200, 240, 20), (200, 240, 20), (0.75, 0.75, 2.0))
+    assert candidate_facts("gre", slab, torch.tensor([[10, 10, 10]]))[0, 4:].tolist() == [0, 0, 0, 0]
 
 
 def test_the_student_heeds_the_facts() -> None:
@@ -38,9 +77,25 @@ def test_the_student_heeds_the_facts() -> None:
     student = Student(3, (8, 8, 8)).eval()
     torch.nn.init.ones_(student.features.facts.weight)  # untrained, it hardly listens
     cubes = torch.rand(2, 3, CUBE_IN_PLANE, CUBE_IN_PLANE, CUBE_SLICES)
-    one = discriminate(student, cubes, scan_facts("gre", 1.5))
-    assert not torch.allclose(one, discriminate(student, cubes, scan_facts("gre", 6.0)), atol=1e-4)
-    assert torch.allclose(one, discriminate(student, cubes.flip(2), scan_facts("gre", 1.5)), atol=1e-5)
+    one = discriminate(student, cubes, facts_of("gre", 1.5, 2))
+    assert not torch.allclose(one, discriminate(student, cubes, facts_of("gre", 6.0, 2)), atol=1e-4)
+    assert torch.allclose(one, discriminate(student, cubes.flip(2), facts_of("gre", 1.5, 2)), atol=1e-5)
+
+
+def test_a_student_begins_where_its_teacher_stands(pool: CubePool) -> None:
+    torch.manual_seed(1)
+    teacher = Teacher(3, (4, 4, 4)).eval()
+    student = train_student(pool, teacher, steps=0, seed=1)
+    cubes, facts = pool.cubes.float(), pool.facts
+    assert torch.allclose(student(cubes, facts), teacher(cubes, facts)[0], atol=1e-6)
+
+
+def test_places_are_blurred_and_some_kept_back(pool: CubePool) -> None:
+    facts = CubeSampler(pool, 4).batch(60)[2]
+    known = facts[:, 4] == 1
+    assert 30 < known.sum() < 60
+    assert (facts[~known, 5:] == 0).all()
+    assert facts[known, 5:].std(dim=0).min() > 0.01
 
 
 def test_segmentation_moves_with_its_cube_and_the_void_stays_void(pool: CubePool) -> None:
