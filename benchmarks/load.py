@@ -10,7 +10,7 @@
 have that T2*-weighted scan.
 
 Each is measured in a process of its own: wall time, processor time (what the wall time is on an idle machine) and
-peak memory as the system reports them. The page cache is warm. The figures say nothing about detection, which no network takes part in here.
+peak memory as the system reports them. The page cache is warm. Only ``long`` has a network take part; no figure says anything about detection.
 """
 
 from __future__ import annotations

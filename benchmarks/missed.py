@@ -50,11 +50,9 @@ def measured(scan: SimulatedScan, number: int) -> tuple[float, float, float, flo
         return lesion.diameter, np.nan, np.nan, np.nan
     level = float(np.median(image[ring]))
     texture = 1.48 * float(np.median(np.abs(image[ring] - level)))
-    gain = float(image[own].mean()) - level
-    if scan.protocol.contrast != "qsm":
-        gain = -gain
-    alike = (image[beside] - level) * (1 if scan.protocol.contrast == "qsm" else -1) > gain / 2
-    scale = 1.0 if scan.protocol.contrast == "qsm" else max(level, 1e-6)
+    sign, scale = (1, 1.0) if scan.protocol.contrast == "qsm" else (-1, max(level, 1e-6))
+    gain = sign * (float(image[own].mean()) - level)
+    alike = sign * (image[beside] - level) > gain / 2
     return lesion.diameter, gain / scale, gain / max(texture, 1e-6), float(alike.mean())
 
 
@@ -84,8 +82,9 @@ def main() -> None:
     for path, result in judge_scans(paths, arguments.model, processes=arguments.processes):
         scan = load_scan(path)
         match = match_scan(result.pair)
+        missed = match.missed
         for number in match.counted:
-            rows[result.contrast].append((float(number not in match.missed), *measured(scan, number)))
+            rows[result.contrast].append((float(number not in missed), *measured(scan, number)))
     for contrast, lines in rows.items():
         if not lines:
             continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,10 @@ Report = Callable[[str, int, float], None]
 _MOST = 80
 #: Share of candidates whose place is kept back in training, and the blur of the others (half the box is 1).
 _PLACES_KEPT_BACK, _PLACE_BLUR = 0.15, 0.05
+
+
+#: The tensors of `ScanCandidates`, a row for each candidate.
+_ROWS = ("cubes", "segmentation", "facts", "heights", "labels")
 
 
 @dataclass(frozen=True)
@@ -70,34 +74,18 @@ class ScanCandidates:
         """Return those at least so high; lesions whose peak is lower count as missed."""
         kept = self.heights >= height
         lost = int((self.labels[~kept] == 1).sum())
-        return ScanCandidates(
-            self.scan,
-            self.cubes[kept],
-            self.segmentation[kept],
-            self.facts[kept],
-            self.heights[kept],
-            self.labels[kept],
-            self.missed + lost,
-        )
+        rows = {name: getattr(self, name)[kept] for name in _ROWS}
+        return replace(self, missed=self.missed + lost, **rows)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything but the scan, for `of`."""
-        return {
-            "cubes": self.cubes.numpy(),
-            "segmentation": self.segmentation.numpy(),
-            "facts": self.facts.numpy(),
-            "heights": self.heights.numpy(),
-            "labels": self.labels.numpy(),
-            "missed": np.array(self.missed),
-        }
+        return {name: getattr(self, name).numpy() for name in _ROWS} | {"missed": np.array(self.missed)}
 
     @classmethod
     def of(cls, scan: TrainingScan, arrays: Mapping[str, np.ndarray]) -> ScanCandidates:
         """Put together a scan and what `arrays` gave."""
-        cubes, segmentation, facts, heights, labels = (
-            torch.from_numpy(arrays[name]) for name in ("cubes", "segmentation", "facts", "heights", "labels")
-        )
-        return cls(scan, cubes, segmentation, facts, heights, labels, int(arrays["missed"]))
+        rows = {name: torch.from_numpy(arrays[name]) for name in _ROWS}
+        return cls(scan=scan, missed=int(arrays["missed"]), **rows)
 
 
 def collect_candidates(
@@ -246,6 +234,7 @@ class CubeSampler:
 
     def _vague(self, facts: Tensor) -> Tensor:
         """Blur the places, and keep some back: the box around a brain is a rough guide, and may be wrong."""
+        # As `candidate_facts` lays them out: column 4 says whether the place is known, 5 to 7 are the place.
         kept = torch.from_numpy(self._rng.random((len(facts), 1)) >= _PLACES_KEPT_BACK)
         blur = torch.from_numpy(self._rng.normal(0, _PLACE_BLUR, (len(facts), 3)).astype(np.float32))
         known = facts[:, 4:5] * kept
