@@ -106,7 +106,12 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--processes", type=int, default=2, help="processes that share the work (CPU)")
     train.add_argument("--stage1-rate", type=float, default=3e-3, help="peak learning rate of stage 1")
     train.add_argument(
-        "--continue-from", type=Path, help="output folder of an earlier training: stage 1 goes on from there"
+        "--stage2-rate", type=float, default=2e-3, help="peak learning rate of teacher and student"
+    )
+    train.add_argument(
+        "--continue-from",
+        type=Path,
+        help="output folder of an earlier training: its networks go on from there",
     )
     train.add_argument("--no-distillation", action="store_true", help="train the student from labels alone")
     train.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
@@ -212,6 +217,7 @@ def _train(arguments: argparse.Namespace) -> int:
         processes=arguments.processes if arguments.device == "cpu" else 1,
         real_scans=real_scans,
         stage1_rate=arguments.stage1_rate,
+        stage2_rate=arguments.stage2_rate,
         continued_from=str(arguments.continue_from or ""),
     )
     manifest = train_model(

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from bids_cmb import __version__
-from bids_cmb.detector.networks import CandidateNet, Student
+from bids_cmb.detector.networks import CandidateNet, Student, Teacher
 from bids_cmb.detector.weights import save_model
 from bids_cmb.errors import InputError
 from bids_cmb.training.calibrate import (
@@ -26,6 +27,7 @@ from bids_cmb.training.parallel import arrays_of_all
 from bids_cmb.training.samples import TrainingScan
 from bids_cmb.training.stage1 import train_candidates
 from bids_cmb.training.stage2 import (
+    STAGE2_RATE,
     CubePool,
     ScanCandidates,
     collect_candidates,
@@ -56,6 +58,7 @@ class Recipe:
     processes: int = 1
     real_scans: str = ""
     stage1_rate: float = 3e-3
+    stage2_rate: float = STAGE2_RATE
     continued_from: str = ""
 
 
@@ -89,9 +92,11 @@ def train_model(
         The manifest.
     """
     started = time.monotonic()
+    earlier = earlier_networks(recipe)
+    folder.mkdir(parents=True, exist_ok=True)
     stage1 = train_candidates(
         training,
-        start=_earlier(recipe),
+        start=earlier.stage1,
         steps=recipe.stage1_steps,
         rate=recipe.stage1_rate,
         seed=recipe.seed,
@@ -118,7 +123,9 @@ def train_model(
     teacher = (
         train_teacher(
             pool,
+            start=earlier.teacher,
             steps=recipe.teacher_steps,
+            rate=recipe.stage2_rate,
             seed=recipe.seed,
             device=recipe.device,
             processes=recipe.processes,
@@ -131,7 +138,9 @@ def train_model(
     student = train_student(
         pool,
         teacher,
+        start=earlier.student,
         steps=recipe.student_steps,
+        rate=recipe.stage2_rate,
         seed=recipe.seed,
         device=recipe.device,
         processes=recipe.processes,
@@ -151,22 +160,43 @@ def train_model(
     )
 
 
-def _earlier(recipe: Recipe) -> CandidateNet | None:
-    """Stage 1 of the training that this one goes on from, if it names one.
+@dataclass(frozen=True)
+class Earlier:
+    """Networks of a training that this one goes on from; None for what begins anew."""
+
+    stage1: CandidateNet | None = None
+    teacher: Teacher | None = None
+    student: Student | None = None
+
+
+def earlier_networks(recipe: Recipe) -> Earlier:
+    """Averaged networks of the training that this one goes on from, if it names one.
 
     Raises
     ------
     InputError
-        If that folder has no checkpoint of stage 1.
+        If that folder has no checkpoint of stage 1, or one of other networks than today's.
     """
     if not recipe.continued_from:
-        return None
-    path = Path(recipe.continued_from) / "stage1.ckpt"
-    if not path.is_file():
-        raise InputError(f"There is no checkpoint {path} to go on from.")
-    network = CandidateNet()
-    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["average"])
-    return network
+        return Earlier()
+    folder = Path(recipe.continued_from)
+    if not (folder / "stage1.ckpt").is_file():
+        raise InputError(f"There is no checkpoint {folder / 'stage1.ckpt'} to go on from.")
+    networks: dict[str, nn.Module] = {"stage1": CandidateNet(), "teacher": Teacher(), "student": Student()}
+    found: dict[str, Any] = {}
+    for name, network in networks.items():
+        path = folder / f"{name}.ckpt"
+        if not path.is_file():
+            continue
+        try:
+            network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["average"])
+        except RuntimeError as error:
+            raise InputError(
+                f"{path} holds another network than this version trains: leave it out of the folder, and that "
+                "network begins anew."
+            ) from error
+        found[name] = network
+    return Earlier(**found)
 
 
 def collect_all(

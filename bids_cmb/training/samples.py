@@ -19,6 +19,10 @@ from bids_cmb.types import Affine, BoolArray, Contrast, FloatArray, Volume
 PATCH = (48, 48, 16)
 #: Share of patches around microbleeds, around what looks like one, and anywhere in the brain.
 _SHARES = (0.5, 0.25, 0.25)
+#: A bleed this wide is still taught as a microbleed, mm: by another outline it would be 10 mm.
+_MICROBLEED = 12.0
+#: One that reaches this far is no microbleed for sure, mm (with what it darkens around it).
+_MACROBLEED = 30.0
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,8 @@ class TrainingScan:
         (N, 3) float working voxel coordinates of the lesions that count.
     ignored
         (M, 3) the same for those that do not.
-    diameters
-        (N,) mm.
+    diameters, ignored_diameters
+        (N,) and (M,) mm.
     lookalikes
         (K, 3) int16 voxels of high symmetry that are no lesion.
     brain
@@ -70,6 +74,7 @@ class TrainingScan:
     lesions: npt.NDArray[np.float32]
     ignored: npt.NDArray[np.float32]
     diameters: npt.NDArray[np.float32]
+    ignored_diameters: npt.NDArray[np.float32]
     lookalikes: npt.NDArray[np.int16]
     brain: npt.NDArray[np.int16]
 
@@ -80,8 +85,17 @@ class TrainingScan:
 
 
 def targets_of(scan: SimulatedScan) -> list[Target]:
-    """Lesions of a simulated scan; what a rater would not see does not count."""
-    return [Target(x.position, x.diameter, x.visible and x.diameter <= 10.0) for x in scan.lesions]
+    """Lesions of a simulated scan to learn from.
+
+    What a rater would not see does not count, nor what is between a microbleed and a macrobleed: nothing is learnt of it.
+    """
+    bleeds = [Target(x.position, x.diameter, x.visible and x.diameter <= _MICROBLEED) for x in scan.lesions]
+    between = [
+        Target(position, 2 * radius, False)
+        for position, radius, name in scan.mimics
+        if name == "macrobleed" and 2 * radius <= _MACROBLEED
+    ]
+    return [*bleeds, *between]
 
 
 def training_scan(
@@ -143,6 +157,7 @@ def training_scan(
         voxels[inside & counts].astype(np.float32),
         voxels[inside & ~counts].astype(np.float32),
         diameters[inside & counts],
+        diameters[inside & ~counts],
         _some(rng, np.argwhere(strong), 800),
         _some(rng, np.argwhere(weight), 800),
     )

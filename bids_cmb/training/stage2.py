@@ -32,8 +32,13 @@ from bids_cmb.training.stage1 import Average
 Report = Callable[[str, int, float], None]
 #: Candidates kept per scan for training, highest first: more would only repeat easy ones.
 _MOST = 80
+#: Peak learning rate of teacher and student.
+STAGE2_RATE = 2e-3
 #: Share of candidates whose place is kept back in training, and the blur of the others (half the box is 1).
 _PLACES_KEPT_BACK, _PLACE_BLUR = 0.15, 0.05
+#: Share of candidates that are zoomed, and the logarithms of the least and the greatest zoom: few simulated bleeds are
+#: as wide as the largest real ones.
+_ZOOMED, _ZOOMS = 0.25, (-0.1, 0.5)
 
 
 #: The tensors of `ScanCandidates`, a row for each candidate.
@@ -146,7 +151,8 @@ def _match(peaks: np.ndarray, scan: TrainingScan) -> tuple[np.ndarray, np.ndarra
             if (distance <= reach).any():
                 labels[i] = -1  # a second peak on a lesion
                 continue
-        if len(scan.ignored) and (np.linalg.norm((scan.ignored - peak) * spacing, axis=1) <= 3.5).any():
+        apart = np.linalg.norm((scan.ignored - peak) * spacing, axis=1)
+        if (apart <= np.maximum(3.5, scan.ignored_diameters / 2)).any():
             labels[i] = -1
     return labels, found
 
@@ -229,6 +235,7 @@ class CubeSampler:
         cubes, segmentation = self._moved(
             self._pool.cubes[chosen].float(), self._pool.segmentation[chosen].float()
         )
+        cubes, segmentation = self._zoomed(cubes, segmentation)
         cubes = torch.cat([self._disturbed(cubes[:, :1]), cubes[:, 1:]], dim=1)
         return cubes, segmentation, self._vague(self._pool.facts[chosen]), self._pool.labels[chosen].float()
 
@@ -251,6 +258,23 @@ class CubeSampler:
             moved.append([x.transpose(1, 2) for x in both] if turn else both)
         one, other = zip(*moved, strict=True)
         return torch.stack(one), torch.stack(other)
+
+    def _zoomed(self, cubes: Tensor, segmentation: Tensor) -> tuple[Tensor, Tensor]:
+        """Enlarge some of the cubes (and shrink a few) about their middle, in all three directions."""
+        chosen = np.flatnonzero(self._rng.random(len(cubes)) < _ZOOMED)
+        if not len(chosen):
+            return cubes, segmentation
+        scale = torch.from_numpy(np.exp(-self._rng.uniform(*_ZOOMS, len(chosen))).astype(np.float32))
+        turn = torch.zeros(len(chosen), 3, 4)
+        turn[:, range(3), range(3)] = scale[:, None]
+        out = []
+        for volumes, mode in ((cubes, "bilinear"), (segmentation, "nearest")):
+            part = volumes[torch.from_numpy(chosen)]
+            grid = nn.functional.affine_grid(turn, list(part.shape), align_corners=False)
+            new = volumes.clone()
+            new[torch.from_numpy(chosen)] = nn.functional.grid_sample(part, grid, mode, align_corners=False)
+            out.append(new)
+        return out[0], out[1]
 
     def _disturbed(self, image: Tensor) -> Tensor:
         """Change contrast and noise of the images (N, 1, x, y, z) within what scanners do; outside the brain stays 0."""
@@ -276,18 +300,19 @@ def train_teacher(
     *,
     steps: int,
     seed: int,
+    start: Teacher | None = None,
     batch: int = 32,
-    rate: float = 2e-3,
+    rate: float = STAGE2_RATE,
     device: str = "cpu",
     processes: int = 1,
     checkpoint: Path | None = None,
     report: Report = lambda _name, _step, _loss: None,
 ) -> Teacher:
-    """Train the teacher to classify candidates and to segment their microbleeds."""
+    """Train the teacher to classify candidates and to segment their microbleeds; from `start` on."""
 
     def train(rank: int) -> Teacher:
         torch.manual_seed(seed)
-        network = Teacher().to(device)
+        network = (Teacher() if start is None else copy.deepcopy(start)).to(device)
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload] # a third less time on a CPU
         average = Average(network)
         optimiser, schedule = _cycle(network, steps, rate)
@@ -312,7 +337,7 @@ def train_teacher(
                 store.save(step + 1)
         return average.network.eval()  # type: ignore[return-value]
 
-    return train_together(train, processes, Teacher())
+    return train_together(train, processes, Teacher() if start is None else copy.deepcopy(start))
 
 
 def train_student(
@@ -323,7 +348,7 @@ def train_student(
     seed: int,
     start: Student | None = None,
     batch: int = 32,
-    rate: float = 2e-3,
+    rate: float = STAGE2_RATE,
     device: str = "cpu",
     processes: int = 1,
     checkpoint: Path | None = None,

@@ -15,7 +15,7 @@ from bids_cmb.errors import BidsCmbError, InputError
 from bids_cmb.training.calibrate import choose_candidate_threshold
 from bids_cmb.training.parallel import arrays_of_all, average_gradients, train_together
 from bids_cmb.training.prepared import load_prepared, save_prepared
-from bids_cmb.training.recipe import Recipe, collect_all, train_model
+from bids_cmb.training.recipe import Recipe, collect_all, earlier_networks, train_model
 from bids_cmb.training.samples import Target, TrainingScan, training_scan
 from bids_cmb.training.stage1 import train_candidates
 from bids_cmb.training.stage2 import CubePool, ScanCandidates
@@ -138,6 +138,16 @@ def test_a_recipe_ends_in_a_model_that_loads(tmp_path: Path) -> None:
     model = load_model(str(manifest))
     assert model.name == "tiny"
     assert set(model.thresholds) == set(CONTRASTS)
+    # A training that goes on from it begins with its networks.
+    on = replace(recipe, continued_from=str(tmp_path / "tiny"))
+    earlier = earlier_networks(on)
+    assert earlier.teacher is not None
+    for one, other in ((model.candidate_net, earlier.stage1), (model.student, earlier.student)):
+        assert other is not None
+        assert all(map(torch.equal, one.state_dict().values(), other.state_dict().values()))
+    torch.save({"average": {}}, tmp_path / "tiny" / "student.ckpt")
+    with pytest.raises(InputError, match="another network"):
+        earlier_networks(on)
 
 
 @pytest.mark.parametrize(

@@ -101,10 +101,17 @@ def test_places_are_blurred_and_some_kept_back(pool: CubePool) -> None:
 def test_segmentation_moves_with_its_cube_and_the_void_stays_void(pool: CubePool) -> None:
     cubes, segmentation, facts, labels = CubeSampler(pool, 4).batch(30)
     assert len(cubes) == len(segmentation) == len(facts) == len(labels) == 30
-    for cube, own in zip(cubes, segmentation, strict=True):
-        assert own.sum() == 4 * 5 * 2
-        assert cube[:1][own > 0].min() > cube[:1][own == 0].max()
-        assert (cube[0] == 0).float().mean() >= 0.45
+    sizes = [int(own.sum()) for own in segmentation]
+    assert sizes.count(4 * 5 * 2) >= 15
+    assert max(sizes) > 1.5 * 4 * 5 * 2  # some are zoomed
+    for cube, own, size in zip(cubes, segmentation, sizes, strict=True):
+        inside, outside = cube[:1][own > 0], cube[:1][own == 0]
+        if size == 4 * 5 * 2:
+            assert inside.min() > outside.max()
+        else:  # borders between voxels are mixed
+            assert inside.min() > outside.median()
+            assert inside.mean() > 2 * outside.mean()
+        assert (cube[0] == 0).float().mean() >= 0.3
 
 
 def test_a_third_of_a_batch_are_microbleeds(pool: CubePool) -> None:

@@ -233,8 +233,8 @@ def _near(
 
 
 def _minerals(subject: Subject, maps: Maps, rng: RandomSource, mimics: list[Mimic]) -> None:
-    if rng.chance(0.45):  # both pallida, about alike
-        grains, calcium = rng.integer(1, 9), rng.chance(0.6)
+    if rng.chance(0.3):  # both pallida, about alike
+        grains, calcium = rng.integer(2, 9), rng.chance(0.7)
         for side in (-1.0, 1.0):
             pool = _near(subject, (side * 20, -2, -1), 10, (Tissue.PALLIDUM, Tissue.PUTAMEN))
             chi = (-2.0, -0.2) if calcium else (0.1, 0.6)
@@ -325,12 +325,12 @@ def _white_matter_damage(subject: Subject, maps: Maps, rng: RandomSource, mimics
 
 
 def _large_lesions(subject: Subject, maps: Maps, rng: RandomSource, mimics: list[Mimic]) -> None:
-    parenchyma = torch.nonzero(_is(subject.tissue, PARENCHYMA)) if rng.chance(0.25) else None
+    parenchyma = torch.nonzero(_is(subject.tissue, PARENCHYMA)) if rng.chance(0.15) else None
     if parenchyma is None or len(parenchyma) == 0:
         return
     where = parenchyma[int(rng.pick(1, len(parenchyma)))].float()
     x, y, z = where.tolist()
-    kind = rng.choice((0.5, 0.25, 0.25))
+    kind = rng.choice((0.55, 0.15, 0.3))
     if kind == 0:
         diameter = rng.uniform(13, 40)
         draw_blob(
@@ -347,7 +347,7 @@ def _large_lesions(subject: Subject, maps: Maps, rng: RandomSource, mimics: list
         mimics.append(Mimic((x, y, z), 0.75 * diameter, "macrobleed"))
     elif kind == 1:
         for _ in range(rng.integer(5, 14)):
-            shifted = (where + rng.randn(3) * 3.0 / maps.spacing).tolist()
+            shifted = (where + rng.randn(3) * 2.0 / maps.spacing).tolist()
             draw_blob(
                 maps,
                 rng,
@@ -357,7 +357,7 @@ def _large_lesions(subject: Subject, maps: Maps, rng: RandomSource, mimics: list
                 r2star=rng.uniform(20, 150),
                 signal=rng.uniform(0.4, 1.2),
             )
-        mimics.append(Mimic((x, y, z), 11.0, "cavernoma"))
+        mimics.append(Mimic((x, y, z), 9.0, "cavernoma"))
     else:  # superficial siderosis: a film on the cortex
         reach = rng.uniform(12, 35)
         surface = smooth(_is(subject.tissue, PARENCHYMA).float(), (1.0, 1.0, 1.0))

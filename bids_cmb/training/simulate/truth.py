@@ -13,9 +13,13 @@ from bids_cmb.training.simulate.lesions import Deposit
 from bids_cmb.types import Affine, BoolArray, Contrast, FloatArray
 
 #: A lesion that takes away less than this (GRE, SWI: of the local signal; QSM: ppm) is not one that a rater would mark.
-VISIBLE_FLOOR: dict[Contrast, float] = {"gre": 0.15, "swi": 0.20, "qsm": 0.08}
-#: ... nor one whose depth is below these multiples of the noise and of the texture around it.
-_OVER_NOISE, _OVER_TEXTURE = 3.0, 2.0
+VISIBLE_FLOOR: dict[Contrast, float] = {"gre": 0.15, "swi": 0.20, "qsm": 0.15}
+#: ... nor one whose darkest voxel is below this multiple of the noise, or whose mean is below this multiple of the
+#: noise and texture around it ...
+_OVER_NOISE, _OVER_TEXTURE = 3.0, 3.0
+#: ... nor one of so few voxels that its mean times their root is below this multiple (the criterion of Rose 1948,
+#: J Opt Soc Am 38:196: a spot is told from random noise from about five).
+_ROSE = 5.0
 #: ... nor one that melts into a vein, a border of the brain or another dark thing: this share of the voxels beside
 #: its outline is at least half as dark (QSM: bright), or lies outside the brain.
 _MERGED = 0.3
@@ -123,11 +127,13 @@ def stands_out(
     level = float(np.median(clean[ring]))
     texture = float(1.48 * np.median(np.abs(clean[ring] - level)))
     if contrast == "qsm":
-        contrast_now = float(image[own].max()) - level
+        greatest, mean = float(image[own].max()) - level, float(image[own].mean()) - level
     else:
-        texture /= max(level, 1e-6)
-        contrast_now = 1 - float(image[own].min()) / max(level, 1e-6)
-    return peak > _OVER_NOISE * noise and peak > _OVER_TEXTURE * texture and contrast_now > 0.6 * peak
+        level = max(level, 1e-6)
+        texture /= level
+        greatest, mean = 1 - float(image[own].min()) / level, 1 - float(image[own].mean()) / level
+    clear = max(_OVER_TEXTURE, _ROSE / math.sqrt(own.sum())) * texture
+    return peak > _OVER_NOISE * noise and mean > clear and greatest > 0.6 * peak
 
 
 def merged_share(

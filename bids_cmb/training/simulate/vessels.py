@@ -51,6 +51,12 @@ _COURSES: dict[str, tuple[tuple[tuple[float, float, float], ...], float]] = {
     "inferior sagittal sinus": (((0, 20, 32), (0, 0, 36), (0, -22, 34), (0, -44, 20), (0, -52, 12)), 0.5),
 }
 
+#: Share of its length over which a vein thins out towards an end, and what is left of its calibre there: veins begin
+#: as venules and end in other veins, not as the blunt stumps that look like microbleeds.
+_FADE, _THINNEST = 0.2, 0.15
+#: A vein that leaves the parenchyma (share of it nearby below this) has drained: into a ventricle's wall or the pia.
+_DRAINED = 0.4
+
 #: From points and headings (N, 3) to a correction of the headings.
 Steer = Callable[[Tensor, Tensor], Tensor]
 
@@ -110,6 +116,7 @@ def _walk(
     length: Tensor,
     steer: Steer,
     wander: float,
+    drained: Callable[[Tensor], Tensor] | None,
 ) -> tuple[Tensor, Tensor]:
     """Let all walkers take unit steps of half a coarse voxel.
 
@@ -127,6 +134,8 @@ def _walk(
         Function of (points, heading) -> correction (N, 3), added to the heading before it is made unit again.
     wander
         Standard deviation of the random change of direction in each step.
+    drained
+        Which points (N, 3) end their vein (N,), or None if only its length does.
 
     Returns
     -------
@@ -136,9 +145,12 @@ def _walk(
     points, alive = [], []
     here, direction = starts, heading
     drift = torch.zeros_like(starts)
+    running = torch.ones_like(length, dtype=torch.bool)
     for step in range(steps):
+        if drained is not None:
+            running = running & ~drained(here)
         points.append(here)
-        alive.append(step < length)
+        alive.append(running & (step < length))
         drift = 0.8 * drift + wander * rng.randn(*starts.shape)
         direction = direction + drift + steer(here, direction)
         direction = direction / direction.norm(dim=1, keepdim=True).clamp(min=1e-6)
@@ -166,15 +178,18 @@ def _bundle(
     wander: float,
     taper: tuple[float, float],
     spacing: float,
+    drained: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[_Beads, Tensor, Tensor]:
     count = len(starts)
     per_mm = 2.0 / (guides.step * spacing)
     length = (mm[0] + (mm[1] - mm[0]) * rng.rand(count) ** 1.5) * per_mm
     steps = max(2, math.ceil(mm[1] * per_mm))
-    points, alive = _walk(rng, starts, heading, steps, length, steer, wander)
+    points, alive = _walk(rng, starts, heading, steps, length, steer, wander, drained)
     base = torch.exp(math.log(radius[0]) + (math.log(radius[1]) - math.log(radius[0])) * rng.rand(count))
     along = torch.linspace(0, 1, steps, device=starts.device)[None] * (steps / length.clamp(min=2.0))[:, None]
-    calibre = base[:, None] * (taper[0] + (taper[1] - taper[0]) * along.clamp(max=1))
+    along = along.clamp(max=1)
+    to_end = torch.minimum(along, 1 - along) / _FADE
+    calibre = base[:, None] * (taper[0] + (taper[1] - taper[0]) * along) * to_end.clamp(_THINNEST, 1)
     strength = (0.4 + 0.6 * rng.rand(count))[:, None].expand_as(calibre)
     return _Beads((points[alive] + 0.0) * guides.step, calibre[alive], strength[alive]), points, alive
 
@@ -222,23 +237,31 @@ def _medullary(rng: RandomSource, guides: _Guides, subject: Subject, density: fl
         )
         > 0
     )
-    count = round(rng.uniform(120, 700) * density)
+    count = round(rng.uniform(90, 500) * density)
     starts = _starts(rng, white, count)
     toward = sample(guides.to_ventricle, starts).T
     # Half run centrally to the ventricle, the rest to the surface.
     sense = torch.where(rng.rand(len(starts), 1) < 0.65, 1.0, -1.0)
 
     def steer(points: Tensor, _: Tensor) -> Tensor:
-        pull = 0.12 * sense * sample(guides.to_ventricle, points).T
-        on_surface = sample(guides.surface, points)[:, None] < 0.55
-        return torch.where(on_surface, 0.5 * sample(guides.inward, points).T, pull)
+        return 0.12 * sense * sample(guides.to_ventricle, points).T
 
     beads, points, alive = _bundle(
-        rng, guides, starts, sense * toward, (6, 42), (0.12, 0.5), steer, 0.05, (0.5, 1.1), subject.spacing
+        rng,
+        guides,
+        starts,
+        sense * toward,
+        (12, 55),
+        (0.12, 0.5),
+        steer,
+        0.05,
+        (0.5, 1.1),
+        subject.spacing,
+        lambda here: sample(guides.surface, here) < _DRAINED,
     )
     return [
         beads,
-        _branches(rng, guides, points, alive, subject, (3, 14), (0.08, 0.2), steer_count=round(0.8 * count)),
+        _branches(rng, guides, points, alive, subject, (5, 18), (0.08, 0.2), steer_count=round(0.8 * count)),
     ]
 
 
@@ -253,7 +276,7 @@ def _branches(
     *,
     steer_count: int,
 ) -> _Beads:
-    """Side branches that leave their parent at an angle; forks and kinks look like dots in a slice."""
+    """Side branches that leave their parent at an angle and thin out; forks and kinks look like dots in a slice."""
     flat = points[alive]
     starts = flat[rng.pick(steer_count, len(flat))] if len(flat) else flat[:0]
     heading = rng.randn(len(starts), 3)
@@ -270,7 +293,7 @@ def _branches(
 def _cortical(rng: RandomSource, guides: _Guides, subject: Subject, density: float) -> list[_Beads]:
     rim = (guides.surface > 0.35) & (guides.surface < 0.75)
     beads = []
-    for share, mm, radius, wander in ((1.0, (8, 70), (0.25, 1.1), 0.06), (2.4, (4, 30), (0.12, 0.5), 0.10)):
+    for share, mm, radius, wander in ((1.0, (12, 70), (0.25, 1.1), 0.06), (2.0, (7, 35), (0.12, 0.5), 0.10)):
         count = round(rng.uniform(150, 600) * density * share)
         starts = _starts(rng, rim, count)
         heading = rng.randn(len(starts), 3)
@@ -286,7 +309,7 @@ def _cortical(rng: RandomSource, guides: _Guides, subject: Subject, density: flo
         )
         beads += [
             made,
-            _branches(rng, guides, points, alive, subject, (2, 12), (0.08, 0.3), steer_count=count // 2),
+            _branches(rng, guides, points, alive, subject, (4, 15), (0.08, 0.3), steer_count=count // 2),
         ]
     # Short veins that pierce the cortex.
     starts = _starts(rng, rim, round(rng.uniform(50, 300) * density))
@@ -297,7 +320,7 @@ def _cortical(rng: RandomSource, guides: _Guides, subject: Subject, density: flo
             guides,
             starts,
             inward,
-            (2, 12),
+            (4, 14),
             (0.08, 0.25),
             lambda p, _: torch.zeros_like(p),
             0.06,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bids_cmb.training.simulate.truth import merged_share
+from bids_cmb.training.simulate.truth import merged_share, stands_out
 
 
 def _scene() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -35,3 +35,23 @@ def test_on_qsm_bright_neighbours_count() -> None:
     assert merged_share(image, own, mask, mask & ~own, "qsm") == 0.0
     image[12, :, 2] = 0.9
     assert merged_share(image, own, mask, mask & ~own, "qsm") >= 5 / 16
+
+
+def _seen(depth: float, size: int, noise: float = 0.05) -> bool:
+    image = 1 + np.random.default_rng(4).normal(0, noise, (21, 21, 7)).astype(np.float32)
+    clean = image.copy()
+    own = np.zeros(image.shape, bool)
+    first = 10 - size // 2
+    own[first : first + size, first : first + size, 3] = True
+    image[own] -= np.float32(depth)
+    axes = np.meshgrid(*[np.arange(n) - n // 2 for n in image.shape], indexing="ij")
+    distance = np.sqrt(sum(a**2 for a in axes)).astype(np.float32)
+    return stands_out(own, distance, clean, image, np.ones_like(own), depth, noise, "gre")
+
+
+def test_a_bleed_counts_from_three_times_the_texture_and_a_smaller_one_from_more() -> None:
+    assert _seen(0.19, 3)
+    assert not _seen(0.11, 3)
+    # One voxel must stand out from five times the noise (Rose), or chance makes as dark ones.
+    assert not _seen(0.19, 1)
+    assert _seen(0.40, 1)
