@@ -21,10 +21,12 @@ from bids_cmb.detector.networks import Student
 from bids_cmb.detector.weights import Model, save_model
 from bids_cmb.errors import UsageError
 from bids_cmb.training.calibrate import choose_threshold, fit_calibration
+from bids_cmb.training.cubes import CubePool
 from bids_cmb.training.datasets import AnnotatedScan, to_training_scan
 from bids_cmb.training.samples import TrainingScan
+from bids_cmb.training.scan_candidates import ScanCandidates, collect_candidates
 from bids_cmb.training.stage1 import train_candidates
-from bids_cmb.training.stage2 import CubePool, ScanCandidates, collect_candidates, judge, train_student
+from bids_cmb.training.stage2 import judge, train_student
 from bids_cmb.types import CONTRASTS, Contrast
 
 _log = logging.getLogger(__name__)

@@ -23,18 +23,12 @@ from bids_cmb.training.calibrate import (
     choose_threshold,
     fit_calibration,
 )
+from bids_cmb.training.cubes import CubePool
 from bids_cmb.training.parallel import arrays_of_all
 from bids_cmb.training.samples import TrainingScan
+from bids_cmb.training.scan_candidates import ScanCandidates, collect_candidates
 from bids_cmb.training.stage1 import train_candidates
-from bids_cmb.training.stage2 import (
-    STAGE2_RATE,
-    CubePool,
-    ScanCandidates,
-    collect_candidates,
-    judge,
-    train_student,
-    train_teacher,
-)
+from bids_cmb.training.stage2 import STAGE2_RATE, judge, train_student, train_teacher
 from bids_cmb.types import CONTRASTS
 
 _log = logging.getLogger(__name__)

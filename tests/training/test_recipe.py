@@ -13,12 +13,13 @@ from bids_cmb.detector.networks import CandidateNet
 from bids_cmb.detector.weights import load_model
 from bids_cmb.errors import BidsCmbError, InputError
 from bids_cmb.training.calibrate import choose_candidate_threshold
+from bids_cmb.training.cubes import CubePool
 from bids_cmb.training.parallel import arrays_of_all, average_gradients, train_together
 from bids_cmb.training.prepared import load_prepared, save_prepared
 from bids_cmb.training.recipe import Recipe, collect_all, earlier_networks, train_model
 from bids_cmb.training.samples import Target, TrainingScan, training_scan
+from bids_cmb.training.scan_candidates import ScanCandidates
 from bids_cmb.training.stage1 import train_candidates
-from bids_cmb.training.stage2 import CubePool, ScanCandidates
 from bids_cmb.types import CONTRASTS, Contrast
 
 SPACING = (1.5, 1.5, 3.0)

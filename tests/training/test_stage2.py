@@ -10,7 +10,8 @@ import torch
 from bids_cmb.detector.discriminate import CUBE_IN_PLANE, CUBE_SLICES, candidate_facts, discriminate
 from bids_cmb.detector.grid import WorkingGrid
 from bids_cmb.detector.networks import Student, Teacher
-from bids_cmb.training.stage2 import CubePool, CubeSampler, train_student
+from bids_cmb.training.cubes import CubePool, CubeSampler
+from bids_cmb.training.stage2 import train_student
 from bids_cmb.types import Contrast
 
 

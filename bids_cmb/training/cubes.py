@@ -1,0 +1,150 @@
+"""The candidates that stage 2 learns from, and batches of them, augmented."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bids_cmb.errors import InputError
+from bids_cmb.training.scan_candidates import ScanCandidates
+
+#: Share of candidates whose place is kept back in training, and the blur of the others (half the box is 1).
+_PLACES_KEPT_BACK, _PLACE_BLUR = 0.15, 0.05
+#: Share of candidates that are zoomed, and the logarithms of the least and the greatest zoom: few simulated bleeds are
+#: as wide as the largest real ones.
+_ZOOMED, _ZOOMS = 0.25, (-0.1, 0.5)
+
+
+@dataclass(frozen=True)
+class CubePool:
+    """Candidates of all scans to train on.
+
+    Attributes
+    ----------
+    cubes, segmentation
+        (N, 3, 28, 28, 10) float16, (N, 1, 28, 28, 10) uint8.
+    facts
+        (N, 8) from `candidate_facts`.
+    labels
+        (N,) 0 or 1.
+    """
+
+    cubes: Tensor
+    segmentation: Tensor
+    facts: Tensor
+    labels: Tensor
+
+    @classmethod
+    def of(cls, sets: Sequence[ScanCandidates]) -> CubePool:
+        """Join the candidates of scans, without those to ignore.
+
+        Raises
+        ------
+        InputError
+            If there are not both microbleeds and others: nothing could be learnt.
+        """
+        keep = [s.labels >= 0 for s in sets]
+        cubes, segmentation, facts, labels = (
+            torch.cat([getattr(s, name)[k] for s, k in zip(sets, keep, strict=True)])
+            for name in ("cubes", "segmentation", "facts", "labels")
+        )
+        bleeds = int((labels == 1).sum())
+        if not 0 < bleeds < len(labels):
+            raise InputError(
+                f"Stage 2 has {bleeds} microbleeds and {len(labels) - bleeds} other candidates to learn from and needs "
+                "both: train stage 1 for longer (--stage1-steps), or on more scans."
+            )
+        return cls(cubes, segmentation, facts, labels)
+
+    def save(self, path: Path) -> None:
+        """Write an uncompressed .npz, whole or not at all."""
+        partial = path.with_name(f".{path.name}.{os.getpid()}.npz")
+        np.savez(
+            partial,
+            **{field.name: getattr(self, field.name).numpy() for field in fields(self)},
+        )
+        partial.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> CubePool:
+        """Read what `save` wrote."""
+        with np.load(path, allow_pickle=False) as store:
+            return cls(*(torch.from_numpy(store[field.name]) for field in fields(cls)))
+
+
+class CubeSampler:
+    """Batches of augmented cubes, a third of them microbleeds."""
+
+    def __init__(self, pool: CubePool, seed: int) -> None:
+        self._pool = pool
+        self._rng = np.random.default_rng(seed)
+        self._pools = [torch.nonzero(pool.labels == value)[:, 0].numpy() for value in (0, 1)]
+
+    def batch(self, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Cubes, segmentation, facts and labels of `size` candidates."""
+        positives = size // 3
+        picks = np.concatenate(
+            [
+                self._rng.choice(pool, n)
+                for pool, n in zip(self._pools, (size - positives, positives), strict=True)
+            ]
+        )
+        chosen = torch.from_numpy(picks)
+        cubes, segmentation = self._moved(
+            self._pool.cubes[chosen].float(), self._pool.segmentation[chosen].float()
+        )
+        cubes, segmentation = self._zoomed(cubes, segmentation)
+        cubes = torch.cat([self._disturbed(cubes[:, :1]), cubes[:, 1:]], dim=1)
+        return cubes, segmentation, self._vague(self._pool.facts[chosen]), self._pool.labels[chosen].float()
+
+    def _vague(self, facts: Tensor) -> Tensor:
+        """Blur the places, and keep some back: the box around a brain is a rough guide, and may be wrong."""
+        # As `candidate_facts` lays them out: column 4 says whether the place is known, 5 to 7 are the place.
+        kept = torch.from_numpy(self._rng.random((len(facts), 1)) >= _PLACES_KEPT_BACK)
+        blur = torch.from_numpy(self._rng.normal(0, _PLACE_BLUR, (len(facts), 3)).astype(np.float32))
+        known = facts[:, 4:5] * kept
+        return torch.cat([facts[:, :4], known, known * (facts[:, 5:] + blur)], dim=1)
+
+    def _moved(self, cubes: Tensor, segmentation: Tensor) -> tuple[Tensor, Tensor]:
+        """Shift, mirror and turn each cube: peaks do not always hit the centre, and slices lie any way."""
+        moved = []
+        for pair in zip(cubes, segmentation, strict=True):
+            shift = [int(v) for v in self._rng.integers(-1, 2, 2)]
+            flips = [axis for axis in (1, 2, 3) if self._rng.random() < 0.5]
+            turn = self._rng.random() < 0.5
+            both = [torch.roll(x, shift, (1, 2)).flip(flips) for x in pair]
+            moved.append([x.transpose(1, 2) for x in both] if turn else both)
+        one, other = zip(*moved, strict=True)
+        return torch.stack(one), torch.stack(other)
+
+    def _zoomed(self, cubes: Tensor, segmentation: Tensor) -> tuple[Tensor, Tensor]:
+        """Enlarge some of the cubes (and shrink a few) about their middle, in all three directions."""
+        chosen = np.flatnonzero(self._rng.random(len(cubes)) < _ZOOMED)
+        if not len(chosen):
+            return cubes, segmentation
+        scale = torch.from_numpy(np.exp(-self._rng.uniform(*_ZOOMS, len(chosen))).astype(np.float32))
+        turn = torch.zeros(len(chosen), 3, 4)
+        turn[:, range(3), range(3)] = scale[:, None]
+        out = []
+        for volumes, mode in ((cubes, "bilinear"), (segmentation, "nearest")):
+            part = volumes[torch.from_numpy(chosen)]
+            grid = nn.functional.affine_grid(turn, list(part.shape), align_corners=False)
+            new = volumes.clone()
+            new[torch.from_numpy(chosen)] = nn.functional.grid_sample(part, grid, mode, align_corners=False)
+            out.append(new)
+        return out[0], out[1]
+
+    def _disturbed(self, image: Tensor) -> Tensor:
+        """Change contrast and noise of the images (N, 1, x, y, z) within what scanners do; outside the brain stays 0."""
+        size = (len(image), 1, 1, 1, 1)
+        gain = torch.from_numpy(self._rng.uniform(0.7, 1.4, size).astype(np.float32))
+        share = self._rng.random(size) < 0.5
+        deviation = torch.from_numpy((share * self._rng.uniform(0, 0.06, size)).astype(np.float32))
+        noise = torch.from_numpy(self._rng.standard_normal(image.shape, np.float32))
+        return image * gain + noise * deviation * (image != 0)
