@@ -343,7 +343,7 @@ def _check(config: RunConfig) -> None:
     bids_dir, output_dir = config.bids_dir, config.output_dir
     if config.level == "participant" and not bids_dir.is_dir():
         raise UsageError(f"BIDS_DIR {bids_dir} does not exist or is no folder.")
-    if bids_dir.resolve() == output_dir.resolve():
+    if config.level == "participant" and bids_dir.resolve() == output_dir.resolve():
         raise UsageError("OUTPUT_DIR is BIDS_DIR itself; name another folder, e.g. derivatives/bids_cmb.")
     if (config.level == "group" or config.reports_only) and not output_dir.is_dir():
         raise UsageError(f"OUTPUT_DIR {output_dir} does not exist; run the participant level first.")

@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +82,14 @@ def process_scan(job: ScanJob) -> Detection:
         restore=loaded.restore,
         header=loaded.header,
         provenance=_provenance(model, scan),
-        warnings=(*scan.warnings, *loaded.notes, *t1w_notes, *prepared.warnings, *anatomy.warnings),
+        warnings=(
+            *scan.warnings,
+            *loaded.notes,
+            *t1w_notes,
+            *prepared.warnings,
+            *detection.warnings,
+            *anatomy.warnings,
+        ),
     )
     for warning in result.warnings:
         _log.warning("%s: %s", job.name, warning)
@@ -179,6 +186,7 @@ def run_participant(config: RunConfig, *, work: Callable[[Job], Outcome] = work)
             return _make_reports(config, work)
         if not config.skip_bids_validation:
             check_description(config.bids_dir)
+        unreadable: list[str] = []
         scans = find_scans(
             config.bids_dir,
             participant_labels=config.participant_labels,
@@ -187,21 +195,31 @@ def run_participant(config: RunConfig, *, work: Callable[[Job], Outcome] = work)
             filters=config.filters,
             derivatives=config.derivatives,
             database_dir=config.bids_database_dir,
+            unreadable=unreadable,
         )
+        for sentence in unreadable:
+            _log.error("%s", sentence)
         if not scans:
             sys.stdout.write(f"bids-cmb: nothing to do: {why_nothing(config)}.\n")
             return ExitCode.FAILED
         if config.dry_run:
             sys.stdout.write(plan_table(scans, config))
-            return ExitCode.DONE
+            return ExitCode.FAILED if unreadable else ExitCode.DONE
         with Workers(work, count_workers(scans, config)) as workers:
-            return _process_all(config, scans, workers, scratch)
+            return _process_all(config, scans, workers, scratch, unreadable)
 
 
 def _process_all(
-    config: RunConfig, scans: list[Scan], workers: Workers[Job, Outcome], scratch: Path
+    config: RunConfig,
+    scans: list[Scan],
+    workers: Workers[Job, Outcome],
+    scratch: Path,
+    unreadable: Sequence[str],
 ) -> ExitCode:
-    """Do the scans that are not complete and current, with the pages of their subjects."""
+    """Do the scans that are not complete and current, with the pages of their subjects.
+
+    What could not be looked into (`unreadable`, a sentence each) is among the failures of the run.
+    """
     facts = check_detector(workers, config, scratch)
     write_dataset_files(config.output_dir, config.bids_dir, config.derivatives)
     with RunLog(config) as log:
@@ -223,6 +241,7 @@ def _process_all(
         idle = sorted({job.scan.subject for job in jobs} - busy) if config.report else []
         pages = [label for label in idle if not (config.output_dir / f"sub-{label}.html").exists()]
         tally = carry_out(config, workers, log, scans=to_do, skipped=skipped, reports=pages)
+        tally.failures.extend(unreadable)
         log.conclude(tally.closing_lines(config))
     return tally.exit_status
 
@@ -235,6 +254,9 @@ def _make_reports(config: RunConfig, work: Callable[[Job], Outcome]) -> ExitCode
         names = ", ".join(f"sub-{label}" for label in missing) or "any subject"
         raise UsageError(f"{config.output_dir} has no results of {names}; run without --reports-only first.")
     subjects = sorted(config.participant_labels or present)
+    if config.dry_run:
+        sys.stdout.write("".join(f"sub-{label}: page to be made\n" for label in subjects))
+        return ExitCode.DONE
     with Workers(work, min(config.nprocs, len(subjects))) as workers, RunLog(config) as log:
         log.begin(config, total=len(subjects))
         tally = carry_out(config, workers, log, scans=[], reports=subjects)

@@ -246,10 +246,13 @@ class Detection:
         Every stage-1 component, most probable first.
     labels
         int32 array on the image grid: 0 or the `Candidate.index` that owns the voxel.
+    warnings
+        Sentences for the user.
     """
 
     candidates: tuple[Candidate, ...]
     labels: LabelArray
+    warnings: tuple[str, ...] = ()
 
     @property
     def microbleeds(self) -> tuple[Candidate, ...]:

@@ -224,8 +224,35 @@ def test_reports(dataset: Make, run_here: Run, tmp_path: Path, capsys: pytest.Ca
     assert (out / "sub-02.html").read_text() == "<title>sub-02</title>"
     assert (out / "sub-01.html").read_text() == "old"
     capsys.readouterr()
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    assert run_here(raw, out, "--reports-only", "--dry-run") == 0
+    assert "sub-01: page to be made" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
     assert run_here(raw, out, "--reports-only", "--participant-label", "77") == 2
     assert "sub-77" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_read_costs_no_other_scan(
+    dataset: Make,
+    run_here: Run,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    listing, locked = os.scandir, dataset(TWO) / "sub-01" / "anat"
+
+    def scandir(path: Path) -> object:
+        if Path(path) == locked:
+            raise PermissionError(13, "Permission denied")
+        return listing(path)
+
+    monkeypatch.setattr("bids_cmb.bids.listing.os.scandir", scandir)
+    out = tmp_path / "out"
+    assert run_here(locked.parents[1], out) == 1
+    assert list(out.rglob("sub-02*_seg-CMB_dseg.tsv"))
+    closing = capsys.readouterr().out
+    assert f"{locked} cannot be read (Permission denied)" in closing
+    assert "1 done, 0 skipped, 0 failed" in closing
 
 
 def test_a_models_mistake_shows_before_the_first_scan(

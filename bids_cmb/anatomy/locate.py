@@ -215,7 +215,7 @@ def locate(
         )
         return Anatomy(
             np.zeros(image.data.shape, np.int32),
-            np.eye(4),
+            np.full((4, 4), np.nan),
             {},
             {"similarity": 0.0, "overlap": 0.0},
             (warning,),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bids_cmb.bids.companions import find_brain_mask, find_t1w
 from bids_cmb.bids.entities import BidsFile
-from bids_cmb.bids.listing import list_from_database, list_images, list_subjects
+from bids_cmb.bids.listing import list_from_database, list_images, list_sessions, list_subjects
 from bids_cmb.bids.rules import Filters, first_matches, has_unusable_type, select
 from bids_cmb.bids.sidecars import SidecarReader, tidy_metadata
 from bids_cmb.errors import UsageError
@@ -39,6 +39,7 @@ def find_scans(
     filters: Filters | None = None,
     derivatives: Sequence[tuple[str, Path]] = (),
     database_dir: Path | None = None,
+    unreadable: list[str] | None = None,
 ) -> list[Scan]:
     """Find every scan that is asked for.
 
@@ -56,6 +57,8 @@ def find_scans(
         Names and folders of datasets to look in for QSM, T1w images and brain masks.
     database_dir
         Folder of a pybids database of `bids_dir`.
+    unreadable
+        Takes a sentence for each folder inside the datasets that can't be read; the scans elsewhere are found.
 
     Returns
     -------
@@ -67,7 +70,7 @@ def find_scans(
     UsageError
         If a label isn't in the dataset.
     InputError
-        If a folder can't be read.
+        If a dataset can't be read, or a folder inside one and there is no list for that.
     """
     raw = Dataset(RAW, bids_dir)
     others = [Dataset(name, root) for name, root in derivatives]
@@ -75,17 +78,16 @@ def find_scans(
     files = (
         list_from_database(bids_dir, database_dir, subjects)
         if database_dir
-        else list_images(bids_dir, subjects)
+        else list_images(bids_dir, subjects, unreadable)
     )
     by_subject = {subject: list(group) for subject, group in groupby(files, key=lambda file: file.get("sub"))}
     if session_labels:
-        present = {session for file in files if (session := file.get("ses"))}
-        _check_labels("ses-", session_labels, sorted(present), bids_dir)
+        _check_labels("ses-", session_labels, list_sessions(bids_dir, list_subjects(bids_dir)), bids_dir)
     readers = {dataset.name: SidecarReader(dataset.root) for dataset in (raw, *others)}
     scans: list[Scan] = []
     for subject in subjects:
         sources = [(raw, by_subject.get(subject, []))]
-        sources += [(dataset, list_images(dataset.root, [subject])) for dataset in others]
+        sources += [(dataset, list_images(dataset.root, [subject], unreadable)) for dataset in others]
         scans.extend(
             _scans_of_subject(sources, session_labels, contrasts or CONTRASTS, filters or {}, readers)
         )

@@ -10,6 +10,8 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import product
 from pathlib import Path
 
 from bids_cmb.bids.entities import BidsFile, as_file, is_label
@@ -33,22 +35,66 @@ def list_subjects(root: Path) -> list[str]:
     return [path.name[4:] for path in _folders(root, "sub-")]
 
 
-def list_images(root: Path, subjects: Sequence[str]) -> list[BidsFile]:
+def list_images(root: Path, subjects: Sequence[str], unreadable: list[str] | None = None) -> list[BidsFile]:
     """Return the NIfTI files in the `FOLDERS` of some subjects, whatever their session, sorted by place.
 
     Files whose links lead nowhere (data not fetched) are listed too; files that carry another subject's or
     session's label than their folder does are not.
+
+    Parameters
+    ----------
+    root
+        The dataset.
+    subjects
+        Labels without ``sub-``.
+    unreadable
+        Takes a sentence for each folder that can't be read; the rest is listed.
+
+    Raises
+    ------
+    InputError
+        If a folder can't be read and there is no such list.
     """
-    found: list[BidsFile] = []
+    problems: list[str] = []
+    found = list(_all_images(root, subjects, problems))
+    if problems and unreadable is None:
+        raise InputError(problems[0])
+    if unreadable is not None:
+        unreadable.extend(problems)
+    return sorted(found, key=lambda file: file.relative)
+
+
+def _all_images(root: Path, subjects: Sequence[str], problems: list[str]) -> Iterator[BidsFile]:
+    """Images of some subjects; a folder that can't be read is a sentence in `problems`."""
     for subject in subjects:
         home = root / f"sub-{subject}"
         if not home.is_dir():
             continue
-        for place in (home, *_folders(home, "ses-")):
-            session = place.name[4:] if place != home else None
-            for folder in FOLDERS:
-                found.extend(_images(root, place / folder, subject, session))
-    return sorted(found, key=lambda file: file.relative)
+        places = [home]
+        with _noted(problems):
+            places.extend(_folders(home, "ses-"))
+        for place, folder in product(places, FOLDERS):
+            with _noted(problems):
+                session = place.name[4:] if place != home else None
+                yield from _images(root, place / folder, subject, session)
+
+
+@contextmanager
+def _noted(problems: list[str]) -> Iterator[None]:
+    """Turn an `InputError` into a sentence in a list."""
+    try:
+        yield
+    except InputError as error:
+        problems.append(str(error))
+
+
+def list_sessions(root: Path, subjects: Sequence[str]) -> list[str]:
+    """Return the session labels that some subjects have folders of, sorted; folders that can't be read have none."""
+    labels: set[str] = set()
+    for subject in subjects:
+        with suppress(InputError):
+            labels.update(path.name[4:] for path in _folders(root / f"sub-{subject}", "ses-"))
+    return sorted(labels)
 
 
 def _folders(root: Path, prefix: str) -> list[Path]:

@@ -23,7 +23,7 @@ from bids_cmb.bids.tables import (
     table_text,
 )
 from bids_cmb.files import compress, has_content, json_text, write_bytes
-from bids_cmb.types import Anatomy, Candidate, Detection, Prepared, Scan
+from bids_cmb.types import Affine, Anatomy, Candidate, Detection, Prepared, Scan
 
 #: What is written of each scan: entities that are added to its name, and the suffix.
 _KINDS: Final[Mapping[str, tuple[tuple[str, str], str]]] = {
@@ -244,7 +244,7 @@ def _sidecars(scan: Scan, result: ScanResult, sources: Mapping[str, str]) -> dic
             [image, *made_from_mask, *made_from_t1w],
             RegistrationQuality=_finite(result.anatomy.quality),
             # The affine part of the registration; a deformation of a few millimetres may follow it.
-            WorldToMNI152=[[round(float(v), 6) for v in row] for row in result.anatomy.world_to_mni],
+            **_affine_field("WorldToMNI152", result.anatomy.world_to_mni),
             **software,
         ),
         "candidates": sidecar(
@@ -299,6 +299,11 @@ def _detection_fields(scan: Scan, result: ScanResult) -> dict[str, Any]:
         "Warnings": list(dict.fromkeys(result.warnings)),
     }
     return {key: value for key, value in fields.items() if value is not None}
+
+
+def _affine_field(name: str, affine: Affine) -> dict[str, list[list[float]]]:
+    """A field with an affine, or none where nothing was registered."""
+    return {name: [[round(float(v), 6) for v in row] for row in affine]} if np.isfinite(affine).all() else {}
 
 
 def _finite(figures: Mapping[str, float]) -> dict[str, float | None]:

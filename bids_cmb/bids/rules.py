@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -22,7 +23,12 @@ ALTERNATIVES = frozenset({"echo", "part", "rec"}) | DERIVED_ENTITIES
 STANDARD_SPACES = ("MNI", "Talairach", "ICBM", "NIHPD", "OASIS", "UNC", "fsaverage", "fsLR")
 
 #: Values of DICOM's ImageType, as converters note them, that rule an image out whatever its name.
-UNUSABLE_TYPES = frozenset({"PHASE", "P", "PHASE MAP", "REAL", "IMAGINARY", "MNIP", "MINIP"})
+UNUSABLE_TYPES = frozenset(
+    {"PHASE", "P", "PHASE MAP", "REAL", "R", "IMAGINARY", "I", "MNIP", "MINIP", "MIN IP"}
+)
+#: Labels of minimum intensity projections (mIP, minIP, mnIP) and of phase images (not of the direction of encoding).
+_PROJECTION = re.compile(r"m(?:in|n)?ip", re.IGNORECASE)
+_PHASE = re.compile(r"phase(?!enc|[ap][ap]|[lr][lr])|^pha?$", re.IGNORECASE)
 
 Filter = Mapping[str, Any]
 Filters = Mapping[str, Filter]
@@ -54,13 +60,27 @@ def classify(file: BidsFile) -> tuple[Contrast, int] | None:
 def _usable(file: BidsFile) -> bool:
     """Whether the name says that this is an image to detect on, not another part or a product of one."""
     standard = (file.get("space") or "").startswith(STANDARD_SPACES)
-    return file.get("part") in (None, "mag") and not standard and not _is_projection(file)
+    return (
+        file.get("part") in (None, "mag")
+        and not standard
+        and not _is_projection(file)
+        and not _is_phase(file)
+    )
 
 
 def _is_projection(file: BidsFile) -> bool:
     """Whether the name says minimum intensity projection: vessels and microbleeds look alike there."""
-    words = (file.suffix, file.get("acq") or "", file.get("rec") or "", file.get("desc") or "")
-    return any("mip" in word.lower() or "minip" in word.lower() for word in words)
+    return any(_PROJECTION.search(word) for word in (file.suffix, *_labels(file)))
+
+
+def _is_phase(file: BidsFile) -> bool:
+    """Whether a label says phase image (``part-phase`` is the right way to say it)."""
+    return any(_PHASE.search(word) for word in _labels(file))
+
+
+def _labels(file: BidsFile) -> list[str]:
+    """What the name says besides whom it shows and when."""
+    return [value for key, value in file.entities if key not in ("sub", "ses", "part", "task", "run")]
 
 
 def has_unusable_type(metadata: Mapping[str, Any]) -> bool:

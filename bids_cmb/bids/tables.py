@@ -86,7 +86,10 @@ LESION_COLUMN_NOTES: Final[Mapping[str, Mapping[str, Any]]] = {
         "Description": "How much it stands out from its surroundings: relative signal loss (GRE, SWI) or "
         "susceptibility difference in ppm (QSM)."
     },
-    "elongation": {"Description": "Longest over shortest axis of the ellipsoid of equal inertia."},
+    "elongation": {
+        "Description": "Longest over shortest axis of equal inertia: of the ellipsoid, or of the ellipse in the plane of "
+        "the slices where they are thick."
+    },
     "flags": {"Description": "Remarks that call for a look, separated by semicolons."},
 }
 CANDIDATE_COLUMN_NOTES: Final[Mapping[str, Mapping[str, Any]]] = {

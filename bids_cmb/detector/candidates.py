@@ -14,7 +14,7 @@ _HALO = 8
 #: Two peaks nearer than this are one candidate, mm.
 PEAK_DISTANCE = 3.5
 #: No scan keeps more candidates than this, the best first.
-MOST_CANDIDATES = 200
+MOST_CANDIDATES = 500
 
 
 @torch.inference_mode()

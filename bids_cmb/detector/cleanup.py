@@ -67,7 +67,7 @@ def clean_up(
     shares = _zone_shares(detection, zones)
     judged = [_judge(c, c.index in in_brain, shares, contrast, model) for c in detection.candidates]
     judged.sort(key=lambda c: (-c.probability, c.index))
-    return Detection(tuple(judged), detection.labels)
+    return replace(detection, candidates=tuple(judged))
 
 
 def _zone_shares(detection: Detection, zones: Mapping[str, Zone]) -> dict[str, npt.NDArray[np.float64]]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bids_cmb.detector.candidates import find_peaks, heat_map
+from bids_cmb.detector.candidates import MOST_CANDIDATES, find_peaks, heat_map
 from bids_cmb.detector.devices import choose_device
 from bids_cmb.detector.discriminate import candidate_facts, cut_cubes, discriminate
 from bids_cmb.detector.network_input import network_input
@@ -19,6 +20,7 @@ from bids_cmb.types import BoolArray, Candidate, Contrast, Detection, Volume
 
 #: Probabilities are kept to this many decimals, so that they do not depend on the order of floating-point sums.
 _DECIMALS = 4
+_TOO_MANY = "More than {} candidates were found, of which only the highest were judged: check the image for noise and artefacts."
 
 
 def detect(
@@ -53,9 +55,11 @@ def detect(
     calibration = model.calibration[contrast]
     probabilities = torch.sigmoid(calibration.scale * logits.double() + calibration.offset).cpu().numpy()
     places = grid.image_voxels(peaks.float()).double().cpu().numpy()
+    warnings = () if len(peaks) < MOST_CANDIDATES else (_TOO_MANY.format(MOST_CANDIDATES),)
     order = np.argsort(-np.round(probabilities, _DECIMALS), kind="stable")
     scores = heights.cpu().numpy()
-    return _outlined(image, brain_mask, contrast, model, places[order], scores[order], probabilities[order])
+    found = _outlined(image, brain_mask, contrast, model, places[order], scores[order], probabilities[order])
+    return replace(found, warnings=warnings)
 
 
 def stage2_cubes(channels: Tensor, heat: Tensor, peaks: Tensor) -> Tensor:

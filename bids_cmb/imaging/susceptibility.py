@@ -23,6 +23,10 @@ from bids_cmb.types import BoolArray, Volume
 
 #: Robust standard deviation in the brain that a map in ppm can have.
 PLAUSIBLE_SPREAD_PPM = (0.005, 0.25)
+#: A spread above this is that of a poor map, or of another unit than ppm.
+USUAL_SPREAD_PPM = 0.1
+#: Gyromagnetic ratio of the proton.
+MHZ_PER_TESLA = 42.577
 #: Spread that a map of unknown unit is scaled to.
 TYPICAL_SPREAD_PPM = 0.03
 #: Values this near the mask's edge (mm) carry artefacts of the inversion and judge nothing.
@@ -42,6 +46,7 @@ _SPELLINGS = {
     "1": "1",
     "si": "1",
 }
+_HERTZ = ("hz", "hertz")
 _UNSTATED = ("", "n/a", "none", "unknown", "arbitrary", "arbitrary units", "a.u.", "au")
 _OFFSET_SPREADS = 4.0
 _TAILS = (0.2, 0.5, 1.0)
@@ -90,7 +95,7 @@ def read_susceptibility(
         warnings.append(
             f"The QSM values were stored around {offset:.4g} instead of zero; this was subtracted."
         )
-    factor, unit_warning = _factor(spread, metadata.get("Units"))
+    factor, unit_warning = _factor(spread, metadata)
     warnings.extend(unit_warning)
     score = sign_score(Volume(data, volume.affine), inner)
     if score < -SIGN_MARGIN:
@@ -164,21 +169,35 @@ def _checked_offset(volume: Volume, offset: float, spread: float) -> float:
     )
 
 
-def _factor(spread: float, units: object) -> tuple[float, tuple[str, ...]]:
+def _factor(spread: float, metadata: Mapping[str, Any]) -> tuple[float, tuple[str, ...]]:
     """Return the factor to ppm by the sidecar's unit if the spread allows it, else by the spread alone."""
     low, high = PLAUSIBLE_SPREAD_PPM
+    units, field = metadata.get("Units"), metadata.get("MagneticFieldStrength")
     said = units.strip().lower() if isinstance(units, str) else ""
     stated = _SPELLINGS.get(said)
     fitting = [unit for unit, factor in _TO_PPM.items() if low <= spread * factor <= high]
     if stated in fitting:
         return _TO_PPM[str(stated)], ()
-    if not fitting:
+    if said in _HERTZ and isinstance(field, int | float) and field > 0:
+        larmor = 1.0 / (MHZ_PER_TESLA * field)
+        if low <= spread * larmor <= high:
+            return larmor, (
+                f"The QSM values, said to be in Hz, were divided by the frequency at {field:g} T.",
+            )
+    # Of a stated unit that is none of these, only values that look like ppm as they are can be trusted.
+    unknown = stated is None and said not in _UNSTATED
+    if not fitting or (unknown and fitting[0] != "ppm"):
         return TYPICAL_SPREAD_PPM / spread, (
             "The QSM values are in no unit that could be recognised; they were scaled to the usual spread of a "
             "brain, so that contrasts in ppm are approximate.",
         )
     unit = fitting[0]
     if unit == "ppm" and said in _UNSTATED:
-        return 1.0, ()
+        if spread <= USUAL_SPREAD_PPM:
+            return 1.0, ()
+        return 1.0, (
+            f"The QSM values, whose unit is not stated, were taken for ppm, but spread by {spread:.2g} over the brain, "
+            "several times the usual: check the unit, and give it in the sidecar (Units).",
+        )
     source = "whose unit is not stated" if said in _UNSTATED else f"said to be in {units}"
     return _TO_PPM[unit], (f"The QSM values, {source}, were taken for {_NAMES[unit]} by their spread.",)

@@ -88,3 +88,17 @@ def test_the_finer_registration_explains_a_warped_head_better_and_the_same_each_
     points = np.array([[30.0, 40.0, 10.0], [-25.0, -60.0, 20.0]])
     assert np.array_equal(finer[0](points), finer[1](points))
     assert np.abs(finer[0](points) - fast(points)).max() < 10.0
+
+
+def test_without_a_brain_there_are_no_mni_coordinates() -> None:
+    image = Volume(np.zeros((20, 20, 20), np.float32), np.eye(4))
+    mask = np.zeros(image.data.shape, bool)
+    mask[5:15, 5:15, 5:15] = True
+    anatomy = locate(image, mask, "swi")
+    labels = np.zeros(mask.shape, np.int32)
+    labels[9:11, 9:11, 9:11] = 1
+    candidate = Candidate(1, (9.5, 9.5, 9.5), 1, 1, 8.0, 2.5, 1, 1)
+    (found,) = assign_regions(Detection((candidate,), labels), anatomy, image).candidates
+    assert np.isnan(found.mni).all()
+    assert found.mars_region == ""
+    assert "no regions" in anatomy.warnings[0]

@@ -49,6 +49,10 @@ def test_every_kind_of_input_scan_is_found(dataset: Make, name: str, contrast: s
         "anat/sub-1_minIP",
         "anat/sub-1_acq-swi_rec-minip_T2starw",
         "anat/sub-1_acq-SWImIP_T2starw",
+        "anat/sub-1_proc-minIP_swi",
+        "anat/sub-1_acq-mnIP_swi",
+        "anat/sub-1_acq-phase_T2starw",
+        "anat/sub-1_acq-swiphase_T2starw",
         "anat/sub-1_part-phase_T2starw",
         "anat/sub-1_acq-swi_part-phase_T2starw",
         "anat/sub-1_echo-1_part-real_MEGRE",
@@ -181,6 +185,9 @@ def test_an_unknown_label_is_an_error_that_lists_what_is_there(dataset: Make) ->
         find_scans(root, participant_labels=["01", "77"])
     with pytest.raises(UsageError, match=r"ses-b is not in .* ses-a"):
         find_scans(root, session_labels=["b"])
+    # A session without such scans is no error of the label.
+    (root / "sub-03" / "ses-b" / "func").mkdir(parents=True)
+    assert find_scans(root, session_labels=["b"]) == []
 
 
 def test_filters_narrow_and_with_a_suffix_replace_the_rules(dataset: Make) -> None:

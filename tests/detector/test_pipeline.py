@@ -177,3 +177,14 @@ def test_a_gpu_that_is_not_there_is_refused_in_a_sentence() -> None:
     assert choose_device("auto").type == "cpu"
     with pytest.raises(UsageError, match="no CUDA GPU"):
         choose_device("cuda")
+
+
+def test_more_candidates_than_are_judged_are_said(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    image, mask = phantom()
+    none = detect(image, mask, "swi", replace(model, candidate_threshold=1.0))
+    assert none.warnings == ()
+    for place in ("candidates", "pipeline"):
+        monkeypatch.setattr(f"bids_cmb.detector.{place}.MOST_CANDIDATES", 3)
+    few = detect(image, mask, "swi", replace(model, candidate_threshold=0.0))
+    assert len(few.candidates) <= 3
+    assert "More than 3 candidates" in few.warnings[0]

@@ -213,7 +213,6 @@ DATASETS: tuple[Case, ...] = (
         unreadable_subject,
         "cannot be read (Permission denied)",
         1,
-        False,
         privileges=False,
     ),
     Case("a brain mask that is truncated", companion(_MASK, lambda: packed(nifti())[:-400]), "truncated"),

@@ -44,6 +44,25 @@ def test_other_units_come_to_ppm(factor, units, warned):
     assert warned in " ".join(warnings)
 
 
+@pytest.mark.parametrize("field", [1.5, 3, 7])
+def test_hertz_are_divided_by_the_frequency_of_the_field(field):
+    volume, mask = susceptibility()
+    stored = _scaled(volume, 42.577 * field)
+    out, warnings = read_susceptibility(stored, mask, {"Units": "Hz", "MagneticFieldStrength": field})
+    np.testing.assert_allclose(out.data, volume.data, atol=1e-4)
+    assert f"{field:g} T" in warnings[0]
+    # Without the field they are not taken for ppb, whose spread is near theirs at 7 T.
+    out, warnings = read_susceptibility(stored, mask, {"Units": "Hz"})
+    assert "approximate" in warnings[0]
+
+
+def test_a_spread_too_wide_for_ppm_is_said():
+    volume, mask = susceptibility()
+    inner = volume.data[mask]
+    wide = 0.2 / (1.4826 * np.median(np.abs(inner - np.median(inner))))
+    assert any("check the unit" in w for w in read_susceptibility(_scaled(volume, wide), mask, {})[1])
+
+
 def test_an_arbitrary_scale_is_brought_near_and_said():
     volume, mask = susceptibility()
     out, warnings = read_susceptibility(_scaled(volume, 12.0), mask, {"Units": "arbitrary"})
