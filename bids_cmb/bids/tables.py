@@ -87,8 +87,8 @@ LESION_COLUMN_NOTES: Final[Mapping[str, Mapping[str, Any]]] = {
         "susceptibility difference in ppm (QSM)."
     },
     "elongation": {
-        "Description": "Longest over shortest axis of equal inertia: of the ellipsoid, or of the ellipse in the plane of "
-        "the slices where they are thick."
+        "Description": "Longest over shortest axis of equal inertia, in the plane of the slices where they are thick; "
+        "taken with the vein or sulcus that the outline was cut off from."
     },
     "flags": {"Description": "Remarks that call for a look, separated by semicolons."},
 }

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +18,11 @@ _REACH = 6.0
 _SHELL = 9.0
 #: The darkest (QSM: brightest) voxel may lie this far from the peak of the heat map, mm.
 _SNAP = 2.0
+#: An outline runs out if it reaches further from its centre than this many radii of the circle (or ball) of its size,
+#: or if its centre lies further from the peak than this share of that radius (and a part of a millimetre).
+_COMPACT, _OFF_CENTRE, _PEAK_ERROR = 1.7, 0.3, 0.7
+#: Then this many radii of the largest ball inside it are kept, whose centre may lie this far from the peak, mm.
+_KEPT, _KERNEL_SNAP = 1.5, 1.5
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,8 @@ class Outline:
     contrast
         Largest fractional signal loss against the surround (GRE, SWI), or gain of susceptibility in ppm (QSM).
     elongation
-        Longest over shortest axis in the slice, the voxel's own size taken into account; 1 is round.
+        Longest over shortest axis in the slice, the voxel's own size taken into account, before what it runs into was
+        cut off; 1 is round.
     """
 
     voxels: npt.NDArray[np.int64]
@@ -45,9 +53,16 @@ class Outline:
 
 
 def outline_candidate(
-    image: Volume, brain_mask: BoolArray, peak: npt.NDArray[np.float64], contrast: Contrast
+    image: Volume,
+    brain_mask: BoolArray,
+    peak: npt.NDArray[np.float64],
+    contrast: Contrast,
+    others: npt.NDArray[np.float64] | None = None,
 ) -> Outline:
     """Outline a candidate at half of its depth below (QSM: above) the surround.
+
+    Where that runs into something as dark (a vein, a sulcus), only the round part of it at the peak is kept; what is
+    nearer to another candidate's peak is that one's.
 
     Parameters
     ----------
@@ -57,6 +72,8 @@ def outline_candidate(
         (3,) image voxel coordinates of the heat map's peak.
     contrast
         Decides the polarity.
+    others
+        (M, 3) the same of all other candidates.
 
     Returns
     -------
@@ -73,16 +90,18 @@ def outline_candidate(
     shell = inside & (distance > 0.6 * _REACH) & (distance <= _SHELL)
     background = float(np.median(patch[shell])) if shell.sum() >= 8 else float(np.median(patch))
     depth = patch - background if contrast == "qsm" else (background - patch) / max(background, 1e-9)
-    near = distance <= max(_SNAP, 0.6 * float(zooms.max()))
+    cell = distance <= _distance_to_nearest(axes, others, peak, zooms)
+    near = cell & (distance <= max(_SNAP, 0.6 * float(zooms.max())))
     if not near.any():
         near = distance <= distance.min()
     seed = np.unravel_index(int(np.argmax(np.where(near, depth, -np.inf))), depth.shape)
     deepest = float(depth[seed])
-    own = np.zeros(depth.shape, bool)
-    own[seed] = True
+    own, elongation = _part_at(np.zeros(depth.shape, bool), seed), 1.0
     if deepest > 0:
-        parts, _ = ndimage.label((depth > 0.5 * deepest) & (distance <= _REACH), np.ones((3, 3, 3)))
-        own = parts == parts[seed] if parts[seed] else own
+        own = _part_at((depth > 0.5 * deepest) & (distance <= _REACH) & cell, seed)
+        elongation = _elongation(np.argwhere(own), zooms)
+        if _runs_out(np.argwhere(own), zooms, peak - low):
+            own = _kernel(own, distance, zooms)
     voxels = np.argwhere(own) + low
     weights = np.clip(depth[own], 1e-6, None)
     centre = (voxels * weights[:, None]).sum(0) / weights.sum()
@@ -94,17 +113,79 @@ def outline_candidate(
         volume,
         (6 * volume / math.pi) ** (1 / 3),
         deepest,
-        _elongation(voxels, zooms),
+        elongation,
     )
+
+
+def _distance_to_nearest(
+    axes: Sequence[npt.NDArray[Any]],
+    others: npt.NDArray[np.float64] | None,
+    peak: npt.NDArray[np.float64],
+    zooms: npt.NDArray[np.float64],
+) -> npt.NDArray[np.float64]:
+    """Distance of every voxel of a box to the nearest of the other peaks, mm; infinite where none is near."""
+    out = np.full(axes[0].shape, np.inf)
+    if others is None:
+        return out
+    for other in others[np.linalg.norm((others - peak) * zooms, axis=1) < 2 * _REACH]:
+        squared = sum(((axis - o) * z) ** 2 for axis, o, z in zip(axes, other, zooms, strict=True))
+        out = np.minimum(out, np.sqrt(squared))
+    return out
+
+
+def _plane(zooms: npt.NDArray[np.float64]) -> list[int]:
+    """Axes to judge shapes by: those of the slice where slices are thick, else all three."""
+    thick = int(np.argmax(zooms))
+    return [a for a in range(3) if a != thick] if zooms.max() > 1.3 * np.median(zooms) else [0, 1, 2]
+
+
+def _part_at(mask: BoolArray, seed: tuple[np.intp, ...]) -> BoolArray:
+    """The connected part (26 neighbours) that holds a voxel; that voxel alone if it is not in the mask."""
+    parts, _ = ndimage.label(mask, np.ones((3, 3, 3)))
+    if parts[seed]:
+        return np.asarray(parts == parts[seed])
+    alone = np.zeros_like(mask)
+    alone[seed] = True
+    return alone
+
+
+def _slack(zooms: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Half the thickness of thick slices, 0 along other axes: distances there are to the slab, not to its middle."""
+    return np.where(np.isin(range(3), _plane(zooms)), 0.0, 0.5 * zooms)
+
+
+def _runs_out(
+    voxels: npt.NDArray[np.int64], zooms: npt.NDArray[np.float64], peak: npt.NDArray[np.float64]
+) -> bool:
+    """Whether an outline reaches much further from its centre than a round one would, or does not lie at its peak."""
+    plane = _plane(zooms)
+    points = np.unique(voxels[:, plane], axis=0) * zooms[plane]
+    size = len(points) * float(np.prod(zooms[plane]))
+    radius = math.sqrt(size / math.pi) if len(plane) == 2 else (3 * size / (4 * math.pi)) ** (1 / 3)
+    furthest = float(np.linalg.norm(points - points.mean(0), axis=1).max())
+    apart = np.maximum(np.abs(voxels.mean(0) - peak) * zooms - _slack(zooms), 0.0)
+    off = float(np.linalg.norm(apart))
+    edge = 0.5 * float(zooms[plane].max())
+    return furthest > _COMPACT * radius + edge or off > _OFF_CENTRE * radius + max(_PEAK_ERROR, edge)
+
+
+def _kernel(own: BoolArray, distance: npt.NDArray[np.float64], zooms: npt.NDArray[np.float64]) -> BoolArray:
+    """The round part of an outline at its peak, of which `distance` (mm) tells how far each voxel lies."""
+    inside = ndimage.distance_transform_edt(np.pad(own, 1), sampling=zooms)[1:-1, 1:-1, 1:-1]
+    near = own & (distance <= max(_KERNEL_SNAP, float(distance[own].min())))
+    centre = np.unravel_index(int(np.argmax(np.where(near, inside, -1.0))), own.shape)
+    axes = np.meshgrid(*[np.arange(n) - c for n, c in zip(own.shape, centre, strict=True)], indexing="ij")
+    squared = sum(
+        np.maximum(np.abs(axis) * z - s, 0.0) ** 2
+        for axis, z, s in zip(axes, zooms, _slack(zooms), strict=True)
+    )
+    reach = _KEPT * float(inside[centre]) + 0.5 * float(zooms[_plane(zooms)].max())
+    return _part_at(own & (squared <= reach**2), centre)
 
 
 def _elongation(voxels: npt.NDArray[np.int64], zooms: npt.NDArray[np.float64]) -> float:
     """Axis ratio within the slice plane: a lesion of one voxel counts as round whatever the voxel's shape."""
-    plane = (
-        [a for a in range(3) if a != int(np.argmax(zooms))]
-        if zooms.max() > 1.3 * np.median(zooms)
-        else [0, 1, 2]
-    )
+    plane = _plane(zooms)
     points = voxels[:, plane] * zooms[plane]
     size = float(np.mean(zooms[plane]))
     spread = np.cov(points.T, bias=True) if len(points) > 1 else np.zeros((len(plane), len(plane)))

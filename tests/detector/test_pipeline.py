@@ -103,6 +103,35 @@ def test_the_outline_measures_the_ball() -> None:
     assert outline.elongation < 1.3
 
 
+@pytest.mark.parametrize("beside", ["vein", "sulcus"])
+def test_what_a_ball_touches_is_not_part_of_it(beside: str) -> None:
+    image, mask = phantom()
+    data = image.data.copy()
+    if beside == "vein":
+        data[37:39, 33:50, 11:14] = 25
+    else:
+        data[29:44, 32:34, 9:16] = 25
+    outline = outline_candidate(Volume(data, image.affine), mask, np.array(BALL), "swi")
+    # Whole, the outline would lie 3 mm and more away, and be twice as wide.
+    assert np.linalg.norm(np.array(outline.position) - WORLD) < 2.0
+    assert outline.diameter == pytest.approx(4.0, abs=1.2)
+
+
+def test_two_balls_that_touch_are_outlined_apart() -> None:
+    image, mask = phantom()
+    data = image.data.copy()
+    grid = np.stack(np.meshgrid(*map(np.arange, data.shape), indexing="ij"), -1) * np.array([1.0, 1.0, 2.0])
+    second = np.array([40.0, 30.0, 12.0])
+    data[np.linalg.norm(grid - second * [1, 1, 2], axis=-1) < 2] = 30
+    peaks = np.array([BALL, second])
+    dark = Volume(data, image.affine)
+    one, other = (
+        outline_candidate(dark, mask, p, "swi", np.delete(peaks, i, 0)) for i, p in enumerate(peaks)
+    )
+    assert not {*map(tuple, one.voxels)} & {*map(tuple, other.voxels)} - {(38, y, 12) for y in range(70)}
+    assert np.linalg.norm(np.array(one.position) - other.position) == pytest.approx(4, abs=0.8)
+
+
 def test_a_vessel_is_longer_than_a_ball() -> None:
     image, mask = phantom(depth=0.0)
     data = image.data.copy()
