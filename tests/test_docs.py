@@ -24,7 +24,7 @@ OTHERS = {
     "--bids", "--build-arg", "--containall", "--disable-pip", "--entrypoint", "--fakeroot", "--gpus", "--net", "--network", "--no-home", "--nv", "--read-only", "--reckless", "--require-hashes",
     "--tmpfs", "--url", "--user", "--index-url",
 }  # fmt: skip
-OPTION = re.compile(r"(?<![\w/-])--[a-z][a-z_-]*")
+OPTION = re.compile(r"(?<![\w/-])--[a-z][a-z0-9_-]*")
 #: What follows the name of the command, however it is called; a pipe, a bracket or a comment ends it.
 COMMAND = re.compile(r"(?:^|[\s(])bids-cmb(-train|:cpu|\.sif)? ([^|;)#`]*)")
 
