@@ -74,7 +74,8 @@ def find_scans(
     """
     raw = Dataset(RAW, bids_dir)
     others = [Dataset(name, root) for name, root in derivatives]
-    subjects = _check_labels("sub-", participant_labels, list_subjects(bids_dir), bids_dir)
+    present = list_subjects(bids_dir)
+    subjects = _check_labels("sub-", participant_labels, present, bids_dir)
     files = (
         list_from_database(bids_dir, database_dir, subjects)
         if database_dir
@@ -82,7 +83,7 @@ def find_scans(
     )
     by_subject = {subject: list(group) for subject, group in groupby(files, key=lambda file: file.get("sub"))}
     if session_labels:
-        _check_labels("ses-", session_labels, list_sessions(bids_dir, list_subjects(bids_dir)), bids_dir)
+        _check_labels("ses-", session_labels, list_sessions(bids_dir, present), bids_dir)
     readers = {dataset.name: SidecarReader(dataset.root) for dataset in (raw, *others)}
     scans: list[Scan] = []
     for subject in subjects:

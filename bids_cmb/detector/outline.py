@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +56,7 @@ def outline_candidate(
     brain_mask: BoolArray,
     peak: npt.NDArray[np.float64],
     contrast: Contrast,
-    others: npt.NDArray[np.float64] | None = None,
+    peaks: npt.NDArray[np.float64] | None = None,
 ) -> Outline:
     """Outline a candidate at half of its depth below (QSM: above) the surround.
 
@@ -72,8 +71,8 @@ def outline_candidate(
         (3,) image voxel coordinates of the heat map's peak.
     contrast
         Decides the polarity.
-    others
-        (M, 3) the same of all other candidates.
+    peaks
+        (M, 3) the same of all candidates, this one's among them.
 
     Returns
     -------
@@ -84,13 +83,18 @@ def outline_candidate(
     low = np.maximum(0, np.floor(peak - _SHELL / zooms)).astype(int)
     high = np.minimum(image.data.shape, np.ceil(peak + _SHELL / zooms).astype(int) + 1)
     box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-    axes = np.meshgrid(*[np.arange(a, b) for a, b in zip(low, high, strict=True)], indexing="ij")
-    distance = np.linalg.norm((np.stack(axes, -1) - peak) * zooms, axis=-1)
+    places = np.stack(
+        np.meshgrid(*[np.arange(a, b) for a, b in zip(low, high, strict=True)], indexing="ij"), axis=-1
+    )
+    distance = _distance(places, peak, zooms)
     patch, inside = image.data[box].astype(np.float64), brain_mask[box]
     shell = inside & (distance > 0.6 * _REACH) & (distance <= _SHELL)
     background = float(np.median(patch[shell])) if shell.sum() >= 8 else float(np.median(patch))
     depth = patch - background if contrast == "qsm" else (background - patch) / max(background, 1e-9)
-    cell = distance <= _distance_to_nearest(axes, others, peak, zooms)
+    cell = np.ones(distance.shape, bool)
+    if peaks is not None:
+        for other in peaks[_distance(peaks, peak, zooms) < 2 * _REACH]:
+            cell &= distance <= _distance(places, other, zooms)
     near = cell & (distance <= max(_SNAP, 0.6 * float(zooms.max())))
     if not near.any():
         near = distance <= distance.min()
@@ -99,8 +103,9 @@ def outline_candidate(
     own, elongation = _part_at(np.zeros(depth.shape, bool), seed), 1.0
     if deepest > 0:
         own = _part_at((depth > 0.5 * deepest) & (distance <= _REACH) & cell, seed)
-        elongation = _elongation(np.argwhere(own), zooms)
-        if _runs_out(np.argwhere(own), zooms, peak - low):
+        whole = np.argwhere(own)
+        elongation = _elongation(whole, zooms)
+        if _runs_out(whole, zooms, peak - low):
             own = _kernel(own, distance, zooms)
     voxels = np.argwhere(own) + low
     weights = np.clip(depth[own], 1e-6, None)
@@ -117,20 +122,15 @@ def outline_candidate(
     )
 
 
-def _distance_to_nearest(
-    axes: Sequence[npt.NDArray[Any]],
-    others: npt.NDArray[np.float64] | None,
-    peak: npt.NDArray[np.float64],
+def _distance(
+    places: npt.NDArray[Any],
+    point: npt.NDArray[Any],
     zooms: npt.NDArray[np.float64],
+    slack: npt.NDArray[np.float64] | float = 0.0,
 ) -> npt.NDArray[np.float64]:
-    """Distance of every voxel of a box to the nearest of the other peaks, mm; infinite where none is near."""
-    out = np.full(axes[0].shape, np.inf)
-    if others is None:
-        return out
-    for other in others[np.linalg.norm((others - peak) * zooms, axis=1) < 2 * _REACH]:
-        squared = sum(((axis - o) * z) ** 2 for axis, o, z in zip(axes, other, zooms, strict=True))
-        out = np.minimum(out, np.sqrt(squared))
-    return out
+    """Distance of voxels (..., 3) from a point, mm; so much of it along each axis as `slack` says counts nothing."""
+    apart = np.abs(places - point) * zooms
+    return np.asarray(np.linalg.norm(np.maximum(apart - slack, 0.0), axis=-1))
 
 
 def _plane(zooms: npt.NDArray[np.float64]) -> list[int]:
@@ -174,13 +174,9 @@ def _kernel(own: BoolArray, distance: npt.NDArray[np.float64], zooms: npt.NDArra
     inside = ndimage.distance_transform_edt(np.pad(own, 1), sampling=zooms)[1:-1, 1:-1, 1:-1]
     near = own & (distance <= max(_KERNEL_SNAP, float(distance[own].min())))
     centre = np.unravel_index(int(np.argmax(np.where(near, inside, -1.0))), own.shape)
-    axes = np.meshgrid(*[np.arange(n) - c for n, c in zip(own.shape, centre, strict=True)], indexing="ij")
-    squared = sum(
-        np.maximum(np.abs(axis) * z - s, 0.0) ** 2
-        for axis, z, s in zip(axes, zooms, _slack(zooms), strict=True)
-    )
+    away = _distance(np.moveaxis(np.indices(own.shape), 0, -1), np.array(centre), zooms, _slack(zooms))
     reach = _KEPT * float(inside[centre]) + 0.5 * float(zooms[_plane(zooms)].max())
-    return _part_at(own & (squared <= reach**2), centre)
+    return _part_at(own & (away <= reach), centre)
 
 
 def _elongation(voxels: npt.NDArray[np.int64], zooms: npt.NDArray[np.float64]) -> float:

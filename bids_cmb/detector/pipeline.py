@@ -79,8 +79,8 @@ def _outlined(
     labels = np.zeros(image.data.shape, np.int32)
     candidates: list[Candidate] = []
     threshold = model.thresholds[contrast]
-    for number, (place, score, probability) in enumerate(zip(places, scores, probabilities, strict=True)):
-        outline = outline_candidate(image, brain_mask, place, contrast, np.delete(places, number, axis=0))
+    for place, score, probability in zip(places, scores, probabilities, strict=True):
+        outline = outline_candidate(image, brain_mask, place, contrast, places)
         own = outline.voxels[labels[tuple(outline.voxels.T)] == 0]
         if len(own) == 0:
             continue  # a weaker peak inside a candidate that is already outlined

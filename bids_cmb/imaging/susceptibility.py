@@ -25,7 +25,7 @@ from bids_cmb.types import BoolArray, Volume
 PLAUSIBLE_SPREAD_PPM = (0.005, 0.25)
 #: A spread above this is that of a poor map, or of another unit than ppm.
 USUAL_SPREAD_PPM = 0.1
-#: Gyromagnetic ratio of the proton.
+#: Gyromagnetic ratio of the proton: Hz per tesla and ppm.
 MHZ_PER_TESLA = 42.577
 #: Spread that a map of unknown unit is scaled to.
 TYPICAL_SPREAD_PPM = 0.03

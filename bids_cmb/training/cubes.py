@@ -125,20 +125,20 @@ class CubeSampler:
 
     def _zoomed(self, cubes: Tensor, segmentation: Tensor) -> tuple[Tensor, Tensor]:
         """Enlarge some of the cubes (and shrink a few) about their middle, in all three directions."""
-        chosen = np.flatnonzero(self._rng.random(len(cubes)) < _ZOOMED)
+        chosen = torch.from_numpy(np.flatnonzero(self._rng.random(len(cubes)) < _ZOOMED))
         if not len(chosen):
             return cubes, segmentation
         scale = torch.from_numpy(np.exp(-self._rng.uniform(*_ZOOMS, len(chosen))).astype(np.float32))
-        turn = torch.zeros(len(chosen), 3, 4)
-        turn[:, range(3), range(3)] = scale[:, None]
-        out = []
-        for volumes, mode in ((cubes, "bilinear"), (segmentation, "nearest")):
-            part = volumes[torch.from_numpy(chosen)]
-            grid = nn.functional.affine_grid(turn, list(part.shape), align_corners=False)
-            new = volumes.clone()
-            new[torch.from_numpy(chosen)] = nn.functional.grid_sample(part, grid, mode, align_corners=False)
-            out.append(new)
-        return out[0], out[1]
+        shrink = torch.cat(
+            [torch.diag_embed(scale[:, None].expand(-1, 3)), torch.zeros(len(chosen), 3, 1)], dim=2
+        )
+        grid = nn.functional.affine_grid(shrink, [len(chosen), 1, *cubes.shape[2:]], align_corners=False)
+
+        def zoomed(volumes: Tensor, mode: str) -> Tensor:
+            part = nn.functional.grid_sample(volumes[chosen], grid, mode, align_corners=False)
+            return volumes.index_copy(0, chosen, part)
+
+        return zoomed(cubes, "bilinear"), zoomed(segmentation, "nearest")
 
     def _disturbed(self, image: Tensor) -> Tensor:
         """Change contrast and noise of the images (N, 1, x, y, z) within what scanners do; outside the brain stays 0."""

@@ -9,11 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from bids_cmb.detector.discriminate import (
-    CUBE_IN_PLANE,
-    CUBE_SLICES,
-    discriminate,
-)
+from bids_cmb.detector.discriminate import CUBE_IN_PLANE, CUBE_SLICES, discriminate
 from bids_cmb.detector.networks import Student, Teacher
 from bids_cmb.training.checkpoints import Checkpoint
 from bids_cmb.training.cubes import CubePool, CubeSampler
@@ -51,9 +47,12 @@ def train_teacher(
 ) -> Teacher:
     """Train the teacher to classify candidates and to segment their microbleeds; from `start` on."""
 
+    def newborn() -> Teacher:
+        return Teacher() if start is None else copy.deepcopy(start)
+
     def train(rank: int) -> Teacher:
         torch.manual_seed(seed)
-        network = (Teacher() if start is None else copy.deepcopy(start)).to(device)
+        network = newborn().to(device)
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload] # a third less time on a CPU
         average = Average(network)
         optimiser, schedule = _cycle(network, steps, rate)
@@ -78,7 +77,7 @@ def train_teacher(
                 store.save(step + 1)
         return average.network.eval()  # type: ignore[return-value]
 
-    return train_together(train, processes, Teacher() if start is None else copy.deepcopy(start))
+    return train_together(train, processes, newborn())
 
 
 def train_student(

@@ -125,9 +125,7 @@ def test_two_balls_that_touch_are_outlined_apart() -> None:
     data[np.linalg.norm(grid - second * [1, 1, 2], axis=-1) < 2] = 30
     peaks = np.array([BALL, second])
     dark = Volume(data, image.affine)
-    one, other = (
-        outline_candidate(dark, mask, p, "swi", np.delete(peaks, i, 0)) for i, p in enumerate(peaks)
-    )
+    one, other = (outline_candidate(dark, mask, p, "swi", peaks) for p in peaks)
     assert not {*map(tuple, one.voxels)} & {*map(tuple, other.voxels)} - {(38, y, 12) for y in range(70)}
     assert np.linalg.norm(np.array(one.position) - other.position) == pytest.approx(4, abs=0.8)
 

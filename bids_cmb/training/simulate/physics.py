@@ -11,11 +11,9 @@ import math
 import torch
 from torch import Tensor
 
+from bids_cmb.imaging.susceptibility import MHZ_PER_TESLA
 from bids_cmb.training.simulate.protocol import Protocol
 from bids_cmb.training.simulate.random_source import RandomSource
-
-#: Hz per tesla and ppm.
-GAMMA = 42.577
 
 
 def dipole_kernel(shape: tuple[int, int, int], spacing: tuple[float, float, float], b0: Tensor) -> Tensor:
@@ -66,7 +64,7 @@ def signal(m0: Tensor, r2star: Tensor, shift: Tensor, protocol: Protocol) -> Ten
         Echo time and field strength.
     """
     decay = m0 * torch.exp(-protocol.echo_time * relaxation_scale(protocol.field_strength) * r2star)
-    turns = (GAMMA * protocol.field_strength * protocol.echo_time) * shift
+    turns = (MHZ_PER_TESLA * protocol.field_strength * protocol.echo_time) * shift
     for axis in range(turns.ndim):
         if turns.shape[axis] > 1:
             decay = decay * torch.sinc(torch.gradient(turns, dim=axis)[0]).abs_()

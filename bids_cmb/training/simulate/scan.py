@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from bids_cmb.imaging.susceptibility import MHZ_PER_TESLA
 from bids_cmb.training.simulate.grids import sample, smooth, smooth_field
 from bids_cmb.training.simulate.heads import Head
 from bids_cmb.training.simulate.lesions import (
@@ -307,7 +308,9 @@ def _susceptibility(
         ]
         phase_noise = (typical / level).clamp(max=8.0) / protocol.snr
         noise = (
-            unit_noise * phase_noise / (2 * math.pi * 42.577 * protocol.field_strength * protocol.echo_time)
+            unit_noise
+            * phase_noise
+            / (2 * math.pi * MHZ_PER_TESLA * protocol.field_strength * protocol.echo_time)
         )
         results.append(mapping(fields[0] + noise, fields[1] + noise, mask, acquisition.voxel))
     (clean, inside), (image, _) = results

@@ -155,7 +155,7 @@ def grow(
     taper = kind.taper[0] + (kind.taper[1] - kind.taper[0]) * along
     calibre = base[:, None] * taper * to_end.clamp(_THINNEST, 1)
     strength = (0.4 + 0.6 * rng.rand(count))[:, None].expand_as(calibre)
-    return Beads((points[alive] + 0.0) * step, calibre[alive], strength[alive]), points, alive
+    return Beads(points[alive] * step, calibre[alive], strength[alive]), points, alive
 
 
 def splat(shape: tuple[int, int, int], spacing: float, beads: Beads) -> Tensor:

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from bids_cmb.imaging.susceptibility import MHZ_PER_TESLA
 from bids_cmb.training.simulate.physics import (
-    GAMMA,
     Acquisition,
     apply_along,
     encoding_matrix,
@@ -65,7 +65,7 @@ def test_field_turns_with_b0() -> None:
 def test_signal_decays_and_turns() -> None:
     out = signal(torch.ones(1), torch.tensor([50.0]), torch.tensor([0.1]), PROTOCOL)
     assert float(out.abs()) == pytest.approx(math.exp(-1.0), rel=1e-5)
-    assert float(out.angle()) == pytest.approx(2 * math.pi * GAMMA * 3.0 * 0.02 * 0.1, rel=1e-4)
+    assert float(out.angle()) == pytest.approx(2 * math.pi * MHZ_PER_TESLA * 3.0 * 0.02 * 0.1, rel=1e-4)
 
 
 def test_a_slope_of_the_field_inside_a_voxel_dephases_it() -> None:
