@@ -200,14 +200,15 @@ def _speckle(
     name: str,
     mimics: list[Mimic],
 ) -> None:
-    """Draw `count` grains around one random point of a pool (N, 3) of fine voxels."""
+    """Draw `count` grains around one random point of a pool (N, 3) of fine voxels, all of them inside it."""
     if len(pool) == 0 or count == 0:
         return
-    heart = pool[int(rng.pick(1, len(pool)))].float()
+    places = pool.float()
+    heart = places[int(rng.pick(1, len(pool)))]
     for _ in range(count):
-        where = (heart + rng.randn(3) * spread / maps.spacing).tolist()
+        wanted = heart + rng.randn(3) * spread / maps.spacing
+        x, y, z = places[(places - wanted).norm(dim=1).argmin()].tolist()
         diameter = rng.uniform(*size)
-        x, y, z = where
         draw_blob(
             maps, rng, (x, y, z), diameter, chi=rng.uniform(*chi), r2star=rng.uniform(*r2star), flatness=0.4
         )

@@ -230,7 +230,9 @@ def _furnish(subject: Subject, rng: RandomSource) -> list[Mimic]:
 def _darken_sulci(subject: Subject, rng: RandomSource) -> None:
     """Fill the fluid of the sulci with what is too fine to draw: pia, trabeculae and small veins."""
     fluid = (subject.tissue == int(Tissue.CSF)).float()
-    strands = torch.sigmoid(3 * smooth_field(rng, subject.shape, (subject.spacing,) * 3, 2.0)) * fluid
+    # They run on along a sulcus: fields of a few millimetres would make dots of them.
+    extent = rng.uniform(5.0, 15.0)
+    strands = torch.sigmoid(3 * smooth_field(rng, subject.shape, (subject.spacing,) * 3, extent)) * fluid
     subject.signal.mul_(1 - strands * rng.uniform(0.0, 0.7))
     subject.r2star.add_(strands * rng.uniform(0, 60))
     subject.chi.add_(strands * rng.uniform(0.0, 0.1))

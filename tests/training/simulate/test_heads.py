@@ -1,0 +1,62 @@
+"""Heads: what a parcellation leaves behind in small islands is no anatomy."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bids_cmb.training.demo import template_head
+from bids_cmb.training.simulate.heads import Head, load_head, save_head, without_specks
+from bids_cmb.training.simulate.lesions import Maps, draw_mimics
+from bids_cmb.training.simulate.random_source import RandomSource
+from bids_cmb.training.simulate.subject import make_subject
+from bids_cmb.training.simulate.tissues import Tissue
+
+
+def block() -> np.ndarray:
+    labels = np.full((30, 30, 30), Tissue.WHITE_MATTER, np.uint8)
+    labels[:4] = Tissue.BONE
+    labels[4:7] = Tissue.CSF
+    return labels
+
+
+def test_small_islands_take_the_label_beside_them() -> None:
+    clean = block()
+    speckled = clean.copy()
+    speckled[15, 15, 15] = Tissue.CSF
+    speckled[20:22, 20:22, 20] = Tissue.BONE
+    speckled[5, 10, 10] = Tissue.CORTEX
+    np.testing.assert_array_equal(without_specks(speckled, 1.0), clean)
+
+
+def test_large_islands_and_borders_between_tissues_stay() -> None:
+    labels = block()
+    labels[14:20, 14:20, 14:20] = Tissue.VENTRICLE
+    labels[24:26, 24:26, 24:26] = Tissue.CAUDATE  # small, but tissue in tissue: a nucleus
+    np.testing.assert_array_equal(without_specks(labels, 1.0), labels)
+
+
+def test_islands_are_measured_in_millimetres() -> None:
+    labels = block()
+    labels[14:20, 14:20, 14:20] = Tissue.VENTRICLE
+    assert (without_specks(labels, 0.1) == Tissue.VENTRICLE).sum() == 0
+
+
+def test_a_head_is_read_without_specks(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    head = template_head()
+    speckled = head.labels.copy()
+    white = np.argwhere(speckled == Tissue.WHITE_MATTER)
+    inside = white[len(white) // 2]
+    speckled[tuple(inside)] = Tissue.AIR
+    save_head(Head("x", speckled, head.affine, head.world_to_mni), tmp_path / "x.npz")
+    assert load_head(tmp_path / "x.npz").labels[tuple(inside)] != Tissue.AIR
+
+
+def test_calcified_choroid_plexus_lies_in_the_ventricle() -> None:
+    rng = RandomSource(1)
+    subject = make_subject(template_head(), rng, spacing=2.5, tilt=(0.0, 0.0, 0.0))
+    maps = Maps(subject.chi, subject.r2star, subject.signal, subject.spacing)
+    plexus = [m for m in draw_mimics(subject, maps, rng) if m.name == "choroid plexus"]
+    for mimic in plexus:
+        x, y, z = (round(c) for c in mimic.centre)
+        assert subject.tissue[x, y, z] == int(Tissue.VENTRICLE)
+    assert plexus
