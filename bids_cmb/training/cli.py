@@ -88,6 +88,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     simulate.add_argument("--spacing", type=float, default=0.6, help="fine grid, mm")
     simulate.add_argument("--widen", type=float, default=1.0, help="factor on the protocol ranges")
+    simulate.add_argument(
+        "--second",
+        action="store_true",
+        help="veins and susceptibility maps by other models than those trained on, for tests of generality",
+    )
     simulate.add_argument("--processes", type=int, default=1, help="subjects at once (CPU)")
     simulate.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     simulate.set_defaults(run=_simulate)
@@ -176,6 +181,7 @@ def _simulate(arguments: argparse.Namespace) -> int:
             spacing=arguments.spacing,
             widen=arguments.widen,
             count=arguments.microbleeds and tuple(arguments.microbleeds),
+            second=arguments.second,
         )
         for number, order in enumerate(
             make_corpus(orders, processes=arguments.processes, device=arguments.device), start=1

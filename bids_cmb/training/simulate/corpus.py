@@ -31,6 +31,7 @@ class Order:
     spacing: float
     widen: float
     count: tuple[int, int] | None = None
+    second: bool = False
 
 
 def plan(
@@ -43,6 +44,7 @@ def plan(
     spacing: float = FINE_SPACING,
     widen: float = 1.0,
     count: tuple[int, int] | None = None,
+    second: bool = False,
 ) -> list[Order]:
     """List the subjects of a corpus: heads in turn, seeds counting up, one scan for each time a contrast is named."""
     number = [list(contrasts[:i]).count(c) + 1 for i, c in enumerate(contrasts)]
@@ -53,7 +55,7 @@ def plan(
             (c, folder / (f"{c}_{head.stem}_{seed}" + (f"_{n}" if n > 1 else "") + ".npz"))
             for c, n in zip(contrasts, number, strict=True)
         )
-        orders.append(Order(paths, head, seed, spacing, widen, count))
+        orders.append(Order(paths, head, seed, spacing, widen, count, second))
     return orders
 
 
@@ -99,6 +101,7 @@ def _make(job: tuple[Order, str]) -> Order:
         device=device,
         spacing=order.spacing,
         widen=order.widen,
+        second=order.second,
     )
     for scan, (_, path) in zip(scans, order.paths, strict=True):
         save_scan(scan, path)

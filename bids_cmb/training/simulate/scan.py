@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,6 +27,7 @@ from bids_cmb.training.simulate.physics import Acquisition, field_shift, signal
 from bids_cmb.training.simulate.products import SusceptibilityMapping, susceptibility_weighted
 from bids_cmb.training.simulate.protocol import Protocol, draw_protocol
 from bids_cmb.training.simulate.random_source import RandomSource
+from bids_cmb.training.simulate.second import EarlyStoppedMapping, draw_field_vessels
 from bids_cmb.training.simulate.subject import Subject, make_subject
 from bids_cmb.training.simulate.tissues import Tissue
 from bids_cmb.training.simulate.truth import Lesion, outline, world
@@ -84,6 +85,7 @@ def simulate_session(
     device: torch.device | str = "cpu",
     spacing: float = FINE_SPACING,
     widen: float = 1.0,
+    second: bool = False,
 ) -> tuple[SimulatedScan, ...]:
     """Simulate the scans of one subject: one anatomy, one set of microbleeds, one image per acquisition.
 
@@ -107,6 +109,8 @@ def simulate_session(
         Fine grid, mm.
     widen
         Factor on the protocol ranges.
+    second
+        Draw the vessels and map the susceptibility by the models of `bids_cmb.training.simulate.second`.
 
     Returns
     -------
@@ -118,7 +122,8 @@ def simulate_session(
     chosen = [(protocols or {}).get(c) or draw_protocol(rng, c, widen=widen) for c in contrasts]
     tilt = chosen[0].tilt
     subject = make_subject(head, rng, spacing=spacing, tilt=tilt)
-    mimics = _furnish(subject, rng)
+    mimics = _furnish(subject, rng, draw_field_vessels if second else draw_vessels)
+    mapping = EarlyStoppedMapping if second else SusceptibilityMapping
     if count is None:
         count = 0 if rng.chance(0.25) else min(40, 1 + int(-math.log(max(1e-6, rng.uniform(0, 1))) * 12))
     elif not isinstance(count, int):
@@ -144,7 +149,9 @@ def simulate_session(
                 hollow=0.5 if shapes.chance(0.15) else 0.0,
             )
         scans.append(
-            _acquire(drawn, lesioned, replace(protocol, tilt=tilt), deposits, shown, rng, seed, head.name)
+            _acquire(
+                drawn, lesioned, replace(protocol, tilt=tilt), deposits, shown, rng, seed, head.name, mapping
+            )
         )
     return tuple(scans)
 
@@ -158,12 +165,13 @@ def _acquire(
     rng: RandomSource,
     seed: int,
     head: str,
+    mapping: type[SusceptibilityMapping] | type[EarlyStoppedMapping],
 ) -> SimulatedScan:
     """Acquire one contrast and outline what it shows."""
     contrast = protocol.contrast
     acquisition = Acquisition(subject.shape, subject.spacing, protocol, rng)
     if contrast == "qsm":
-        clean, image, mask, noise = _susceptibility(subject, lesioned, protocol, acquisition, rng)
+        clean, image, mask, noise = _susceptibility(subject, lesioned, protocol, acquisition, rng, mapping)
         depth_map = image - clean
     else:
         clean, image, mask, noise = _magnitude(subject, lesioned, protocol, acquisition, rng)
@@ -208,9 +216,9 @@ def _with_calcifications(subject: Subject, granulomas: list[Mimic], rng: RandomS
     return replace(subject, chi=maps.chi, r2star=maps.r2star)
 
 
-def _furnish(subject: Subject, rng: RandomSource) -> list[Mimic]:
-    """Add vessels and mimics to the subject's maps."""
-    vessels: Vessels = draw_vessels(subject, rng, density=rng.uniform(0.4, 1.3))
+def _furnish(subject: Subject, rng: RandomSource, draw: Callable[..., Vessels]) -> list[Mimic]:
+    """Add vessels, as `draw` draws them, and mimics to the subject's maps."""
+    vessels = draw(subject, rng, density=rng.uniform(0.4, 1.3))
     chi, r2star = rng.uniform(0.2, 0.5), rng.uniform(20, 80)
     maps = Maps(subject.chi, subject.r2star, subject.signal, subject.spacing)
     if rng.chance(0.7):
@@ -275,7 +283,12 @@ def _magnitude(
 
 
 def _susceptibility(
-    subject: Subject, lesioned: Maps, protocol: Protocol, acquisition: Acquisition, rng: RandomSource
+    subject: Subject,
+    lesioned: Maps,
+    protocol: Protocol,
+    acquisition: Acquisition,
+    rng: RandomSource,
+    method: type[SusceptibilityMapping] | type[EarlyStoppedMapping],
 ) -> tuple[Tensor, Tensor, Tensor, float]:
     """QSM without and with lesions, its mask, and an estimate of its noise (ppm)."""
     b0 = _b0(protocol, subject.chi.device)
@@ -285,7 +298,7 @@ def _susceptibility(
     # What current methods leave of the background is less than the truncated SHARP of the simulation leaves.
     total = inner + (total - inner) * (rng.uniform(0.15, 0.5) if rng.chance(0.88) else 1.0)
     extra = field_shift(lesioned.chi - subject.chi, spacing, b0)
-    mapping = SusceptibilityMapping(rng, b0)
+    mapping = method(rng, b0)
     mask = _stripped_mask(_on_grid(subject.brain.float(), acquisition) > 0.5, None, acquisition, rng)
     if rng.chance(0.7):
         mask = _without_worst_field(mask, _on_grid((total - inner).abs(), acquisition), acquisition, rng)

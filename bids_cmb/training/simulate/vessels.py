@@ -253,6 +253,11 @@ def _central(rng: RandomSource, guides: _Guides, subject: Subject) -> Beads:
     return Beads(joined, torch.cat(radii), torch.ones(len(joined), device=rng.device))
 
 
+def draw_central_veins(subject: Subject, rng: RandomSource) -> Tensor:
+    """Partial volume of the internal cerebral, basal and great veins and the sinuses on the subject's grid."""
+    return splat(subject.shape, subject.spacing, _central(rng, _guides(subject), subject))
+
+
 def _to_surface(path: Tensor, guides: _Guides) -> Tensor:
     """Push points out of the brain (or pull them back to it) until they lie on its outer border."""
     here = path / guides.step
