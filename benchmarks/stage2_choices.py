@@ -70,9 +70,9 @@ def logits_of(
     """Train a student (or three) by one choice; its logits for all held-out candidates in order."""
     cubes, facts = shown(pool.cubes, pool.facts, choice)
     pool = replace(pool, cubes=cubes, facts=facts)
-    start = None
+    torch.manual_seed(seed)
+    start = Student(teacher.features.channels, teacher.features.widths)
     if choice.from_teacher:
-        start = Student(teacher.features.channels, teacher.features.widths)
         start.features.load_state_dict(teacher.features.state_dict())
         start.classifier.load_state_dict(teacher.classifier.state_dict())
     groups = CONTRASTS if choice.split else (None,)

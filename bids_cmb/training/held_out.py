@@ -72,7 +72,7 @@ def judge_scan(path: Path, model: Model, *, device: str = "cpu", with_anatomy: b
 
         zones = locate(ready.image, ready.brain_mask, contrast)
     detection = clean_up(detection, ready.brain_mask, zones.zones if zones else {}, contrast, model)
-    return _result(path, scan, detection)
+    return compared(path.stem, scan, detection)
 
 
 def judge_scans(
@@ -125,7 +125,8 @@ def _model(name: str | None, threshold: float | None) -> Model:
     return model if threshold is None else model.at(threshold)
 
 
-def _result(path: Path, scan: SimulatedScan, detection: Detection) -> HeldOutResult:
+def compared(name: str, scan: SimulatedScan, detection: Detection) -> HeldOutResult:
+    """Match what was found on a scan, of that name, with its truth."""
     references = tuple(
         Reference.ball(
             x.position,
@@ -152,7 +153,7 @@ def _result(path: Path, scan: SimulatedScan, detection: Detection) -> HeldOutRes
         "field_strength": f"{protocol.field_strength:g}",
     }
     # The contrasts of one seed and head are scans of one subject: intervals resample subjects.
-    pair = ScanPair(f"{scan.head}_{scan.seed}", path.stem, references, predictions, attributes=attributes)
+    pair = ScanPair(f"{scan.head}_{scan.seed}", name, references, predictions, attributes=attributes)
     match = match_scan(pair)
     found = {m.reference for m in match.matches}
     small = {i for i in match.counted if scan.lesions[i].diameter < 3.0}
