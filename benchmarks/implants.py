@@ -164,7 +164,16 @@ def implanted(source: Source, seed: int) -> SimulatedScan:
     )
     protocol = Protocol(source.contrast, zooms, 1.0, True, ECHO, FIELD, 0.0, True, (0.0, 0.0, 0.0))  # type: ignore[arg-type]
     return SimulatedScan(
-        image, source.affine, source.mask, labels, lesions, (), protocol, seed, f"{source.name} with implants"
+        image,
+        source.affine,
+        source.mask,
+        labels,
+        lesions,
+        (),
+        np.zeros_like(labels),
+        protocol,
+        seed,
+        f"{source.name} with implants",
     )
 
 

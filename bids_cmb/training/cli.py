@@ -192,7 +192,7 @@ def _simulate(arguments: argparse.Namespace) -> int:
 
 def _train(arguments: argparse.Namespace) -> int:
     from bids_cmb.training.prepared import prepare_corpus
-    from bids_cmb.training.recipe import Recipe, train_model
+    from bids_cmb.training.recipe import Recipe, earlier_anatomy, train_model
     from bids_cmb.training.simulate.corpus import head_of
 
     training, validation = (
@@ -206,6 +206,7 @@ def _train(arguments: argparse.Namespace) -> int:
     names = [
         {head_of(p) for p in sorted(f.glob("*.npz"))} for f in (arguments.training, arguments.validation)
     ]
+    names[0] |= earlier_anatomy(arguments.continue_from)
     shared = names[0] & names[1]
     if shared:
         raise UsageError(
@@ -232,6 +233,7 @@ def _train(arguments: argparse.Namespace) -> int:
         validation,
         arguments.out,
         trained_on=sorted(names[0]),
+        validated_on=sorted(names[1]),
         command="bids-cmb-train " + shlex.join(sys.argv[1:]),
     )
     _log.info("wrote %s", manifest)

@@ -149,14 +149,18 @@ def _operating_points(arguments: argparse.Namespace) -> int:
 
 
 def _seen(results: list[HeldOutResult], model: Model) -> list[str]:
-    """Say so if the model was trained on the anatomy of the scans: their figures flatter it."""
+    """Say so if the model was trained, or its thresholds chosen, on the anatomy of the scans: their figures flatter it."""
     training = model.card.get("training", {})
-    known = set(training.get("anatomy", [])) if isinstance(training, dict) else set()
     heads = {r.pair.subject.rsplit("_", 1)[0] for r in results}
-    shared = sorted(heads & known)
-    if not shared:
-        return []
-    return [f"The model was trained on the head {', '.join(shared)}, so that these figures flatter it."]
+    notes = []
+    for key, what in (
+        ("anatomy", "The model was trained"),
+        ("validation_anatomy", "The model's thresholds were chosen"),
+    ):
+        known = set(training.get(key, [])) if isinstance(training, dict) else set()
+        if shared := sorted(heads & known):
+            notes.append(f"{what} on the head {', '.join(shared)}, so that these figures flatter it.")
+    return notes
 
 
 def _realism(arguments: argparse.Namespace) -> int:

@@ -33,6 +33,8 @@ _log = logging.getLogger(__name__)
 
 #: With fewer held-out scans or lesions of a contrast than this, its calibration and operating point stay the base's.
 LEAST_SCANS, LEAST_LESIONS = 4, 10
+#: What of the base model's manifest does not hold for a model that goes on from it.
+_NOT_INHERITED = ("format", "weights", "sha256", "operating_points")
 
 
 @dataclass(frozen=True)
@@ -195,7 +197,7 @@ def finetune(
     for note in notes:
         _log.warning("%s", note)
     card = {
-        **{k: v for k, v in base.card.items() if k not in ("format", "weights", "sha256")},
+        **{k: v for k, v in base.card.items() if k not in _NOT_INHERITED},
         "name": recipe.name,
         "version": __version__,
         "description": f"Fine-tuned from {base.name} on annotated scans of {dataset}. Research use only.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,11 +15,13 @@ import numpy as np
 from bids_cmb.detector.cleanup import clean_up
 from bids_cmb.detector.pipeline import detect
 from bids_cmb.detector.weights import Model, load_model
-from bids_cmb.evaluation.cases import Prediction, Reference, ScanPair
+from bids_cmb.evaluation.cases import Grid, Prediction, Reference, ScanPair
+from bids_cmb.evaluation.components import components
 from bids_cmb.evaluation.matching import match_scan
 from bids_cmb.imaging.prepare import prepare
 from bids_cmb.training.simulate.corpus import load_scan
 from bids_cmb.training.simulate.scan import SimulatedScan
+from bids_cmb.training.simulate.surround import cause_at
 from bids_cmb.types import CONTRASTS, Anatomy, Contrast, Detection, Prepared, Volume
 
 #: MARS category by the place that a bleed was drawn in.
@@ -127,12 +130,19 @@ def _model(name: str | None, threshold: float | None) -> Model:
 
 def compared(name: str, scan: SimulatedScan, detection: Detection) -> HeldOutResult:
     """Match what was found on a scan, of that name, with its truth."""
+    x, y, z = scan.image.shape
+    grid = Grid((x, y, z), scan.affine)
+    drawn, outlined = (
+        {c.label: c.voxels for c in components(labels, grid)}
+        for labels in (scan.lesion_labels, detection.labels)
+    )
     references = tuple(
-        Reference.ball(
+        Reference(
             x.position,
-            max(x.diameter, 1.0) / 2,
+            math.pi / 6 * max(x.diameter, 1.0) ** 3,
+            drawn.get(x.index),
             visible=x.visible,
-            mars_category=_CATEGORIES.get(x.deposit.place, ""),
+            attributes={"mars_category": _CATEGORIES.get(x.deposit.place, "")},
         )
         for x in scan.lesions
     )
@@ -140,9 +150,10 @@ def compared(name: str, scan: SimulatedScan, detection: Detection) -> HeldOutRes
         Prediction(
             c.position,
             c.probability,
-            volume=c.volume,
+            c.volume,
+            outlined.get(c.index),
             accepted=c.accepted,
-            attributes={"cause": _mimic_at(scan, np.array(c.position))},
+            attributes={"cause": cause_at(np.array(c.position), scan.mimics, scan.surround, scan.affine)},
         )
         for c in detection.candidates
     )
@@ -153,7 +164,7 @@ def compared(name: str, scan: SimulatedScan, detection: Detection) -> HeldOutRes
         "field_strength": f"{protocol.field_strength:g}",
     }
     # The contrasts of one seed and head are scans of one subject: intervals resample subjects.
-    pair = ScanPair(f"{scan.head}_{scan.seed}", name, references, predictions, attributes=attributes)
+    pair = ScanPair(f"{scan.head}_{scan.seed}", name, references, predictions, grid, attributes=attributes)
     match = match_scan(pair)
     found = {m.reference for m in match.matches}
     small = {i for i in match.counted if scan.lesions[i].diameter < 3.0}
@@ -170,15 +181,6 @@ def compared(name: str, scan: SimulatedScan, detection: Detection) -> HeldOutRes
         int(match.ranked_hit.sum()),
         len(predictions),
     )
-
-
-def _mimic_at(scan: SimulatedScan, position: np.ndarray) -> str:
-    near = [
-        (float(np.linalg.norm(position - np.array(place))) - radius, name)
-        for place, radius, name in scan.mimics
-    ]
-    distance, name = min(near, default=(np.inf, ""))
-    return name if distance <= 3.0 else "vessel, air or other"
 
 
 def summarise(results: Sequence[HeldOutResult]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Sequence
@@ -63,6 +64,7 @@ def train_model(
     folder: Path,
     *,
     trained_on: Sequence[str],
+    validated_on: Sequence[str] = (),
     command: str,
 ) -> Path:
     """Train, calibrate and save a detector.
@@ -75,7 +77,7 @@ def train_model(
         Scans of different heads.
     folder
         Where weights, manifest and checkpoints go.
-    trained_on
+    trained_on, validated_on
         Sources of the anatomy, for the manifest.
     command
         What was run, for the manifest.
@@ -148,6 +150,7 @@ def train_model(
         validation,
         folder,
         trained_on=trained_on,
+        validated_on=validated_on,
         command=command,
         seconds=time.monotonic() - started,
         training_scans=len(training),
@@ -193,6 +196,13 @@ def earlier_networks(recipe: Recipe) -> Earlier:
     return Earlier(**found)
 
 
+def earlier_anatomy(folder: Path | None) -> set[str]:
+    """Heads that the networks of an earlier training have seen, by its manifest; none without one."""
+    manifests = [] if folder is None else sorted(folder.glob("*.json"))
+    cards = [json.loads(path.read_text(encoding="utf-8")) for path in manifests]
+    return {name for card in cards for name in card.get("training", {}).get("anatomy", [])}
+
+
 def collect_all(
     recipe: Recipe, stage1: CandidateNet, scans: Sequence[TrainingScan], *, add_missed: bool
 ) -> list[ScanCandidates]:
@@ -222,6 +232,7 @@ def finish_model(
     folder: Path,
     *,
     trained_on: Sequence[str],
+    validated_on: Sequence[str],
     command: str,
     seconds: float,
     training_scans: int,
@@ -263,6 +274,7 @@ def finish_model(
         "training": {
             "recipe": asdict(recipe),
             "anatomy": list(trained_on),
+            "validation_anatomy": list(validated_on),
             "scans": training_scans,
             "command": command,
             "seconds": round(seconds),

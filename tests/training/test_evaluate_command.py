@@ -32,17 +32,23 @@ def test_evaluate_prints_the_table_and_writes_tables_and_page(
     assert "simulated" in (tmp_path / "out" / "evaluation.html").read_text(encoding="utf-8")
 
 
-def test_a_head_that_the_model_was_trained_on_is_named(
-    tmp_path: Path, untrained: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("key", "sentence"),
+    [
+        ("anatomy", "trained on the head ball1"),
+        ("validation_anatomy", "thresholds were chosen on the head ball1"),
+    ],
+)
+def test_a_head_that_the_model_has_seen_is_named(
+    key: str, sentence: str, tmp_path: Path, untrained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "scans"
     folder.mkdir()
     save_scan(tiny_scan(1, 1), folder / "gre_ball1_1.npz")
     card = json.loads(untrained.read_text(encoding="utf-8"))
-    untrained.write_text(json.dumps({**card, "training": {"anatomy": ["ball1"]}}), encoding="utf-8")
+    untrained.write_text(json.dumps({**card, "training": {key: ["ball1"]}}), encoding="utf-8")
     command = ["test", str(folder), "--model", str(untrained), "--no-anatomy", "--out", str(tmp_path / "out")]
     assert main(command) == 0
-    sentence = "trained on the head ball1"
     assert sentence in capsys.readouterr().out
     assert sentence in (tmp_path / "out" / "evaluation.html").read_text(encoding="utf-8")
 

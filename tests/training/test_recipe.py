@@ -16,7 +16,7 @@ from bids_cmb.training.calibrate import choose_candidate_threshold
 from bids_cmb.training.cubes import CubePool
 from bids_cmb.training.parallel import arrays_of_all, average_gradients, train_together
 from bids_cmb.training.prepared import load_prepared, save_prepared
-from bids_cmb.training.recipe import Recipe, collect_all, earlier_networks, train_model
+from bids_cmb.training.recipe import Recipe, collect_all, earlier_anatomy, earlier_networks, train_model
 from bids_cmb.training.samples import Target, TrainingScan, training_scan
 from bids_cmb.training.scan_candidates import ScanCandidates
 from bids_cmb.training.stage1 import train_candidates
@@ -139,6 +139,8 @@ def test_a_recipe_ends_in_a_model_that_loads(tmp_path: Path) -> None:
     model = load_model(str(manifest))
     assert model.name == "tiny"
     assert set(model.thresholds) == set(CONTRASTS)
+    assert earlier_anatomy(tmp_path / "tiny") == {"a box"}
+    assert earlier_anatomy(None) == set()
     # A training that goes on from it begins with its networks.
     on = replace(recipe, continued_from=str(tmp_path / "tiny"))
     earlier = earlier_networks(on)

@@ -34,7 +34,16 @@ def tiny_scan(seed: int, bleeds: int = 3) -> SimulatedScan:
     protocol = Protocol("gre", (2.0, 2.0, 5.0), 1.0, False, 0.02, 3.0, 30.0, True, (0.0, 0.0, 0.0))
     mimics = (((0.0, 0.0, 0.0), 1.0, "pallidum"),)
     return SimulatedScan(
-        image.astype(np.float32), affine, mask, labels, tuple(lesions), mimics, protocol, seed, f"ball{seed}"
+        image.astype(np.float32),
+        affine,
+        mask,
+        labels,
+        tuple(lesions),
+        mimics,
+        np.zeros_like(labels),
+        protocol,
+        seed,
+        f"ball{seed}",
     )
 
 

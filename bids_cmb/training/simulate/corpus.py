@@ -124,6 +124,7 @@ def save_scan(scan: SimulatedScan, path: Path) -> None:
         affine=scan.affine,
         brain_mask=scan.brain_mask,
         lesion_labels=scan.lesion_labels,
+        surround=scan.surround,
         facts=np.array(json.dumps(facts)),
     )
     partial.replace(path)
@@ -171,6 +172,7 @@ def load_scan(path: Path) -> SimulatedScan:
                 store["lesion_labels"],
                 lesions,
                 mimics,
+                store["surround"] if "surround" in store else np.zeros_like(store["lesion_labels"]),
                 protocol,
                 facts["seed"],
                 facts["head"],

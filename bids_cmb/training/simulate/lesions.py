@@ -319,8 +319,6 @@ def _white_matter_damage(subject: Subject, maps: Maps, rng: RandomSource, mimics
         x, y, z = where.tolist()
         diameter = rng.uniform(2.5, 10)
         draw_blob(maps, rng, (x, y, z), diameter, chi=0.02, r2star=-15.0, signal=fluid, flatness=0.35)
-        if rng.chance(0.25):  # old blood lines some lacunes
-            continue
         mimics.append(Mimic((x, y, z), diameter / 2, "lacune"))
     maps.r2star.clamp_(min=0.5)
 

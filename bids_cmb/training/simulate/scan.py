@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bids_cmb.imaging.susceptibility import MHZ_PER_TESLA
-from bids_cmb.training.simulate.grids import sample, smooth, smooth_field
+from bids_cmb.training.simulate.grids import smooth, smooth_field
 from bids_cmb.training.simulate.heads import Head
 from bids_cmb.training.simulate.lesions import (
     Deposit,
@@ -29,6 +29,7 @@ from bids_cmb.training.simulate.protocol import Protocol, draw_protocol
 from bids_cmb.training.simulate.random_source import RandomSource
 from bids_cmb.training.simulate.second import EarlyStoppedMapping, draw_field_vessels
 from bids_cmb.training.simulate.subject import Subject, make_subject
+from bids_cmb.training.simulate.surround import on_grid, surroundings
 from bids_cmb.training.simulate.tissues import Tissue
 from bids_cmb.training.simulate.truth import Lesion, outline, world
 from bids_cmb.training.simulate.vessels import Vessels, draw_vessels
@@ -50,6 +51,7 @@ class SimulatedScan:
     lesion_labels: npt.NDArray[np.uint8]
     lesions: tuple[Lesion, ...]
     mimics: tuple[tuple[tuple[float, float, float], float, str], ...]
+    surround: npt.NDArray[np.uint8]
     protocol: Protocol
     seed: int
     head: str
@@ -122,7 +124,7 @@ def simulate_session(
     chosen = [(protocols or {}).get(c) or draw_protocol(rng, c, widen=widen) for c in contrasts]
     tilt = chosen[0].tilt
     subject = make_subject(head, rng, spacing=spacing, tilt=tilt)
-    mimics = _furnish(subject, rng, draw_field_vessels if second else draw_vessels)
+    mimics, vessels = _furnish(subject, rng, draw_field_vessels if second else draw_vessels)
     mapping = EarlyStoppedMapping if second else SusceptibilityMapping
     if count is None:
         count = 0 if rng.chance(0.25) else min(40, 1 + int(-math.log(max(1e-6, rng.uniform(0, 1))) * 12))
@@ -150,7 +152,16 @@ def simulate_session(
             )
         scans.append(
             _acquire(
-                drawn, lesioned, replace(protocol, tilt=tilt), deposits, shown, rng, seed, head.name, mapping
+                drawn,
+                lesioned,
+                replace(protocol, tilt=tilt),
+                deposits,
+                shown,
+                vessels,
+                rng,
+                seed,
+                head.name,
+                mapping,
             )
         )
     return tuple(scans)
@@ -162,6 +173,7 @@ def _acquire(
     protocol: Protocol,
     deposits: list[Deposit],
     mimics: list[Mimic],
+    vessels: Vessels,
     rng: RandomSource,
     seed: int,
     head: str,
@@ -201,6 +213,7 @@ def _acquire(
         labels,
         lesions,
         shown,
+        surroundings(subject, vessels, acquisition),
         protocol,
         seed,
         head,
@@ -216,7 +229,9 @@ def _with_calcifications(subject: Subject, granulomas: list[Mimic], rng: RandomS
     return replace(subject, chi=maps.chi, r2star=maps.r2star)
 
 
-def _furnish(subject: Subject, rng: RandomSource, draw: Callable[..., Vessels]) -> list[Mimic]:
+def _furnish(
+    subject: Subject, rng: RandomSource, draw: Callable[..., Vessels]
+) -> tuple[list[Mimic], Vessels]:
     """Add vessels, as `draw` draws them, and mimics to the subject's maps."""
     vessels = draw(subject, rng, density=rng.uniform(0.4, 1.3))
     chi, r2star = rng.uniform(0.2, 0.5), rng.uniform(20, 80)
@@ -232,7 +247,7 @@ def _furnish(subject: Subject, rng: RandomSource, draw: Callable[..., Vessels]) 
         subject.r2star.add_(vessels.voids * rng.uniform(0, 80))
     else:
         subject.signal.mul_(1 + vessels.voids * rng.uniform(0.1, 1.0))  # inflow: bright
-    return mimics
+    return mimics, vessels
 
 
 def _darken_sulci(subject: Subject, rng: RandomSource) -> None:
@@ -258,7 +273,7 @@ def _magnitude(
     full = acquisition.sample(
         signal(lesioned.signal, lesioned.r2star, field_shift(lesioned.chi, spacing, b0), protocol)
     )
-    mask = _on_grid(subject.brain.float(), acquisition) > 0.5
+    mask = on_grid(subject.brain.float(), acquisition) > 0.5
     tissue_level = float(acquisition.zero_fill(noise_free).abs()[mask].median())
     deviation = tissue_level / protocol.snr
     size = tuple(noise_free.shape)
@@ -299,9 +314,9 @@ def _susceptibility(
     total = inner + (total - inner) * (rng.uniform(0.15, 0.5) if rng.chance(0.88) else 1.0)
     extra = field_shift(lesioned.chi - subject.chi, spacing, b0)
     mapping = method(rng, b0)
-    mask = _stripped_mask(_on_grid(subject.brain.float(), acquisition) > 0.5, None, acquisition, rng)
+    mask = _stripped_mask(on_grid(subject.brain.float(), acquisition) > 0.5, None, acquisition, rng)
     if rng.chance(0.7):
-        mask = _without_worst_field(mask, _on_grid((total - inner).abs(), acquisition), acquisition, rng)
+        mask = _without_worst_field(mask, on_grid((total - inner).abs(), acquisition), acquisition, rng)
     size = acquisition.final_size
     unit_noise = rng.noise(*size)
     results = []
@@ -338,18 +353,6 @@ def _b0(protocol: Protocol, device: torch.device) -> Tensor:
     x, y, _ = (math.radians(t) for t in protocol.tilt)
     vector = torch.tensor([math.sin(y), -math.sin(x), math.cos(x) * math.cos(y)])
     return (vector / vector.norm()).to(device)
-
-
-def _on_grid(fine: Tensor, acquisition: Acquisition) -> Tensor:
-    """Average a fine map over the final voxels, by trilinear sampling of a smoothed copy."""
-    factors = [f / a for f, a in zip(fine.shape, acquisition.final_size, strict=True)]
-    blurred = smooth(fine, tuple(0.4 * f for f in factors))  # type: ignore[arg-type]
-    axes = [
-        (torch.arange(a, device=fine.device) + 0.5) * f - 0.5
-        for a, f in zip(acquisition.final_size, factors, strict=True)
-    ]
-    points = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
-    return sample(blurred, points)
 
 
 def _stripped_mask(mask: Tensor, image: Tensor | None, acquisition: Acquisition, rng: RandomSource) -> Tensor:
