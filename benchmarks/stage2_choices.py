@@ -3,9 +3,13 @@
     python benchmarks/stage2_choices.py TRAINED SIMULATED [--steps 500] [--seeds 1 2 3] [--processes 4] [--only NAME ...]
 
 TRAINED is a folder of ``bids-cmb-train train`` (its stage 1, teacher and training candidates are used), SIMULATED one of
-``bids-cmb-train simulate`` with a head that was not trained on. Every choice trains students of its own, with as many
-steps; none is kept. Printed, for each contrast: the share of the visible bleeds found at one false candidate per scan,
-before the clean-up, as mean (least to greatest) over the seeds. A bleed that stage 1 misses counts as missed.
+``bids-cmb-train simulate`` with a head that was not trained on. Every choice trains students of its own, none of which is
+kept. All take as many steps, far fewer than the shipped student: differences between choices are what is to be read, and
+a student that begins with the teacher's weights has the teacher's training behind it. Rows that begin with "..." change
+one thing of the row "labels only, begun anew".
+
+Printed, for each contrast: the share of the visible bleeds found at one false candidate per scan, before the clean-up, as
+mean (least to greatest) over the seeds. A bleed that stage 1 misses counts as missed.
 """
 
 from __future__ import annotations

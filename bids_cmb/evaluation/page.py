@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment
@@ -15,6 +16,16 @@ from bids_cmb.evaluation.bootstrap import Figure
 from bids_cmb.evaluation.detection import ONE_TO_ONE, TOUCH, VALDO
 from bids_cmb.evaluation.evaluate import Part
 from bids_cmb.report.page import format_number, make_environment, read_asset, write_page
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One error: ``missed`` or ``false``, its contrast, words on it, and axial pictures (data URI, mm wide, mm high)."""
+
+    kind: str
+    contrast: str
+    caption: str
+    pictures: tuple[tuple[str, float, float], ...]
 
 
 def environment() -> Environment:
@@ -36,7 +47,13 @@ def show(figure: Figure) -> str:
 
 
 def write_evaluation_page(
-    parts: Sequence[Part], path: Path, *, title: str, facts: Mapping[str, str], notes: Sequence[str] = ()
+    parts: Sequence[Part],
+    path: Path,
+    *,
+    title: str,
+    facts: Mapping[str, str],
+    notes: Sequence[str] = (),
+    gallery: Sequence[Failure] = (),
 ) -> Path:
     """Write the page.
 
@@ -52,11 +69,14 @@ def write_evaluation_page(
         What goes on top: data, model, command.
     notes
         Sentences that a reader must know, e.g. scans that were left out.
+    gallery
+        Pictures of errors.
     """
     text = environment().get_template("evaluation.html.jinja").render(
         title=title,
         facts=facts,
         notes=list(notes),
+        gallery=list(gallery),
         parts=[_view(part) for part in parts],
         class_names=[name for name, _, _ in COUNT_CLASSES],
         **charts.FRAME,

@@ -88,6 +88,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         return evaluate_dataset(arguments)
     from bids_cmb.detector.weights import load_model
     from bids_cmb.evaluation.evaluate import evaluate
+    from bids_cmb.training.gallery import failure_gallery
     from bids_cmb.training.held_out import judge_scans, summarise
     from bids_cmb.types import CONTRASTS
 
@@ -121,7 +122,12 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             "Command": command_line(),
         }
         write_evaluation(
-            evaluate([r.pair for r in results]), arguments.out, "Detection on simulated scans", facts, notes
+            evaluate([r.pair for r in results]),
+            arguments.out,
+            "Detection on simulated scans",
+            facts,
+            notes,
+            failure_gallery(zip(paths, results, strict=True)),
         )
     return 0
 

@@ -6,6 +6,7 @@ import argparse
 import logging
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from bids_cmb.errors import UsageError
 
 if TYPE_CHECKING:
     from bids_cmb.evaluation.evaluate import Part
+    from bids_cmb.evaluation.page import Failure
     from bids_cmb.training.datasets import AnnotatedScan
     from bids_cmb.training.finetune import FinetuneRecipe
     from bids_cmb.training.samples import TrainingScan
@@ -160,7 +162,12 @@ def command_line() -> str:
 
 
 def write_evaluation(
-    parts: tuple[Part, ...], out: Path, title: str, facts: dict[str, str], notes: list[str]
+    parts: tuple[Part, ...],
+    out: Path,
+    title: str,
+    facts: dict[str, str],
+    notes: list[str],
+    gallery: Sequence[Failure] = (),
 ) -> None:
     """Write tables and page of an evaluation, and print its main figures."""
     from bids_cmb.evaluation.detection import ONE_TO_ONE
@@ -168,7 +175,9 @@ def write_evaluation(
     from bids_cmb.evaluation.tables import write_tables
 
     write_tables(parts, out)
-    page = write_evaluation_page(parts, out / "evaluation.html", title=title, facts=facts, notes=notes)
+    page = write_evaluation_page(
+        parts, out / "evaluation.html", title=title, facts=facts, notes=notes, gallery=gallery
+    )
     for part in parts:
         main = [f"{name} {show(part.figure(ONE_TO_ONE, name))}" for name in ("sensitivity", "precision", "F1", "false per scan")]  # fmt: skip
         sys.stdout.write(f"{part.name} ({len(part.matches)} scans): {', '.join(main)}\n")

@@ -121,18 +121,18 @@ def relabel(
     return out
 
 
-def without_specks(labels: LabelMap, voxel_volume: float) -> LabelMap:
+def without_specks(labels: LabelMap, zooms: tuple[float, ...]) -> LabelMap:
     """Give small islands of fluid, of tissue and of what lies outside the brain to the label beside them.
 
-    Every parcellation breaks thin sulci and the brain's border into hundreds of them. In a simulated scan each is a
-    round dark dot, fluid, bone or air, that looks like a microbleed and is none, and that no brain has.
+    Parcellations break thin sulci and the brain's border into hundreds of them. In a simulated scan each is a round
+    dark dot, fluid, bone or air, that looks like a microbleed and is none. True pockets of that size go with them.
 
     Parameters
     ----------
     labels
         (X, Y, Z) `Tissue` labels.
-    voxel_volume
-        Of a voxel, mm3.
+    zooms
+        Voxel edges, mm.
 
     Returns
     -------
@@ -144,10 +144,12 @@ def without_specks(labels: LabelMap, voxel_volume: float) -> LabelMap:
     specks = np.zeros(labels.shape, bool)
     for kind in (fluid, brain & ~fluid, ~brain):
         islands, _ = ndimage.label(kind)
-        small = np.bincount(islands.ravel()) * voxel_volume < _SPECK
+        small = np.bincount(islands.ravel()) * float(np.prod(zooms)) < _SPECK
         small[0] = False
         specks |= small[islands]
-    nearest = ndimage.distance_transform_edt(specks, return_distances=False, return_indices=True)
+    nearest = ndimage.distance_transform_edt(
+        specks, sampling=zooms, return_distances=False, return_indices=True
+    )
     cleaned: LabelMap = labels[tuple(nearest)]
     return cleaned
 
@@ -290,7 +292,7 @@ def load_head(path: Path) -> Head:
     try:
         with np.load(path, allow_pickle=False) as store:
             affine = store["affine"]
-            labels = without_specks(store["labels"], abs(float(np.linalg.det(affine[:3, :3]))))
+            labels = without_specks(store["labels"], tuple(np.linalg.norm(affine[:3, :3], axis=0)))
             return Head(str(store["name"]), labels, affine, store["world_to_mni"])
     except (OSError, KeyError, ValueError) as error:
         raise InputError(

@@ -3,7 +3,8 @@
 A detector may learn how a simulator draws rather than what a scan shows. Scans of this module have veins of another
 construction (curves where two random fields vanish, instead of walks) and susceptibility maps of another background
 removal and inversion (a polynomial remainder; Landweber iterations stopped early, instead of SHARP and closed forms or
-total variation). Nothing is trained, calibrated or chosen on them.
+total variation). The central veins, the bleeds, the other mimics, the tissues and the acquisition are those of the
+first. Nothing is trained, calibrated or chosen on them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from bids_cmb.training.simulate.subject import Subject
 from bids_cmb.training.simulate.tissues import PARENCHYMA, Tissue
 from bids_cmb.training.simulate.vessels import Vessels, draw_central_veins
 
-#: Mean distance of the zeros of a field, by its scale: white-matter and surface veins, mm.
+#: Distance between the control points of the fields whose zeros are white-matter and surface veins, mm.
 _WHITE_SCALE, _SURFACE_SCALE = (9.0, 16.0), (8.0, 14.0)
 #: Radii of the veins, mm: median (drawn per subject) and spread of the logarithm along them.
 _WHITE_RADIUS, _SURFACE_RADIUS, _SPREAD = (0.15, 0.35), (0.3, 0.7), 0.4
@@ -38,7 +39,8 @@ def draw_field_vessels(subject: Subject, rng: RandomSource, *, density: float = 
     rng
         Source of chance.
     density
-        Factor on the length of veins in a volume (which goes with the inverse square of the fields' scale).
+        Factor on the length of veins in a volume of white matter (it goes with the inverse square of the scale); that
+        of surface veins goes with its root.
 
     Returns
     -------
@@ -85,7 +87,10 @@ def _field(subject: Subject, rng: RandomSource, scale: float) -> Tensor:
 
 
 def _tubes(subject: Subject, rng: RandomSource, one: Tensor, other: Tensor, radius: float) -> Tensor:
-    """Partial volume of tubes around the curves on which two fields (X, Y, Z) vanish; `radius` in mm."""
+    """Partial volume of tubes around the curves on which two fields (X, Y, Z) vanish; `radius` in mm.
+
+    The distance to a curve is that of crossing planes at a right angle: where the fields run alike, tubes are flat.
+    """
     squared = torch.zeros_like(one)
     for values in (one, other):
         steepness = gradient(values).norm(dim=0) / subject.spacing

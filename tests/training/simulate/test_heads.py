@@ -25,20 +25,20 @@ def test_small_islands_take_the_label_beside_them() -> None:
     speckled[15, 15, 15] = Tissue.CSF
     speckled[20:22, 20:22, 20] = Tissue.BONE
     speckled[5, 10, 10] = Tissue.CORTEX
-    np.testing.assert_array_equal(without_specks(speckled, 1.0), clean)
+    np.testing.assert_array_equal(without_specks(speckled, (1.0, 1.0, 1.0)), clean)
 
 
 def test_large_islands_and_borders_between_tissues_stay() -> None:
     labels = block()
     labels[14:20, 14:20, 14:20] = Tissue.VENTRICLE
     labels[24:26, 24:26, 24:26] = Tissue.CAUDATE  # small, but tissue in tissue: a nucleus
-    np.testing.assert_array_equal(without_specks(labels, 1.0), labels)
+    np.testing.assert_array_equal(without_specks(labels, (1.0, 1.0, 1.0)), labels)
 
 
 def test_islands_are_measured_in_millimetres() -> None:
     labels = block()
     labels[14:20, 14:20, 14:20] = Tissue.VENTRICLE
-    assert (without_specks(labels, 0.1) == Tissue.VENTRICLE).sum() == 0
+    assert (without_specks(labels, (0.5, 0.5, 0.4)) == Tissue.VENTRICLE).sum() == 0
 
 
 def test_a_head_is_read_without_specks(tmp_path) -> None:  # type: ignore[no-untyped-def]
