@@ -2,12 +2,39 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from bids_cmb.errors import UsageError
+
+
+def begin(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Note what a training depends on; refuse to go on with the checkpoints of another one.
+
+    Parameters
+    ----------
+    folder
+        Of the checkpoints; made if need be. The note is no ``.json``, since a model folder has one manifest.
+    settings
+        What JSON can hold.
+
+    Raises
+    ------
+    UsageError
+        If the folder holds the beginnings of another training.
+    """
+    note, text = folder / "begun_with.txt", json.dumps(settings, indent=2, sort_keys=True) + "\n"
+    if note.is_file() and note.read_text(encoding="utf-8") != text:
+        raise UsageError(
+            f"{folder} was begun with other scans or settings; name another folder with --out, or remove it."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    note.write_text(text, encoding="utf-8")
 
 
 class Checkpoint:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections import Counter
@@ -21,6 +20,7 @@ from bids_cmb.detector.networks import Student
 from bids_cmb.detector.weights import Model, save_model
 from bids_cmb.errors import UsageError
 from bids_cmb.training.calibrate import choose_threshold, fit_calibration
+from bids_cmb.training.checkpoints import begin
 from bids_cmb.training.cubes import CubePool
 from bids_cmb.training.datasets import AnnotatedScan, to_training_scan
 from bids_cmb.training.samples import TrainingScan
@@ -170,7 +170,7 @@ def finetune(
     scans = mix(training, simulated, recipe.simulated_share)
     checkpoints = folder / "checkpoints"
     names = [sorted(scan.name for scan in group) for group in (training, simulated, held_out)]
-    _begin(checkpoints, {"base": base.sha256, "recipe": asdict(recipe), "scans": names})
+    begin(checkpoints, {"base": base.sha256, "recipe": asdict(recipe), "scans": names})
     stage1 = train_candidates(
         scans,
         steps=recipe.stage1_steps,
@@ -217,23 +217,6 @@ def finetune(
     manifest = save_model(folder, card, stage1, student)
     (folder / "README.md").write_text(_card_text(card), encoding="utf-8")
     return manifest
-
-
-def _begin(folder: Path, settings: dict[str, Any]) -> None:
-    """Note what a training depends on; refuse to go on with the checkpoints of another one.
-
-    Raises
-    ------
-    UsageError
-        If the folder holds the beginnings of another training.
-    """
-    note, text = folder / "settings.json", json.dumps(settings, indent=2, sort_keys=True) + "\n"
-    if note.is_file() and note.read_text(encoding="utf-8") != text:
-        raise UsageError(
-            f"{folder.parent} was begun with other scans or settings; name another folder with --out, or remove it."
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    note.write_text(text, encoding="utf-8")
 
 
 def _student(

@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from bids_cmb.training.calibrate import (
     choose_threshold,
     fit_calibration,
 )
+from bids_cmb.training.checkpoints import begin
 from bids_cmb.training.cubes import CubePool
 from bids_cmb.training.parallel import arrays_of_all
 from bids_cmb.training.samples import TrainingScan
@@ -86,10 +87,15 @@ def train_model(
     -------
     Path
         The manifest.
+
+    Raises
+    ------
+    UsageError
+        If the folder holds the beginnings of another training.
     """
     started = time.monotonic()
     earlier = earlier_networks(recipe)
-    folder.mkdir(parents=True, exist_ok=True)
+    begin(folder, _settings(recipe, training))
     stage1 = train_candidates(
         training,
         start=earlier.stage1,
@@ -155,6 +161,12 @@ def train_model(
         seconds=time.monotonic() - started,
         training_scans=len(training),
     )
+
+
+def _settings(recipe: Recipe, training: Sequence[TrainingScan]) -> dict[str, Any]:
+    """What the networks of a training depend on; it may go on with other processes."""
+    settings = asdict(replace(recipe, processes=1, device="cpu"))
+    return {"recipe": settings, "scans": sorted(scan.name for scan in training)}
 
 
 @dataclass(frozen=True)

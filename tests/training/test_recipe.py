@@ -11,7 +11,7 @@ import torch
 
 from bids_cmb.detector.networks import CandidateNet
 from bids_cmb.detector.weights import load_model
-from bids_cmb.errors import BidsCmbError, InputError
+from bids_cmb.errors import BidsCmbError, InputError, UsageError
 from bids_cmb.training.calibrate import choose_candidate_threshold
 from bids_cmb.training.cubes import CubePool
 from bids_cmb.training.parallel import arrays_of_all, average_gradients, train_together
@@ -139,6 +139,9 @@ def test_a_recipe_ends_in_a_model_that_loads(tmp_path: Path) -> None:
     model = load_model(str(manifest))
     assert model.name == "tiny"
     assert set(model.thresholds) == set(CONTRASTS)
+    for other, shown in ((replace(recipe, seed=2), scans[:2]), (recipe, scans[1:2])):
+        with pytest.raises(UsageError, match="other scans or settings"):
+            train_model(other, shown, scans, tmp_path / "tiny", trained_on=[], command="none")
     assert earlier_anatomy(tmp_path / "tiny") == {"a box"}
     assert earlier_anatomy(None) == set()
     # A training that goes on from it begins with its networks.
