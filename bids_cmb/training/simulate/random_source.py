@@ -1,4 +1,4 @@
-"""One seeded source of chance for a simulated scan, the same on every device."""
+"""One seeded source of chance for a simulated scan: the same anatomy on every device, other noise on a GPU."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class RandomSource:
-    """Draws numbers on the CPU from one seed, so that a CPU and a GPU build the same head.
+    """Draws numbers on the CPU from one seed, so that a CPU and a GPU build the same head; only `noise` differs.
 
     Parameters
     ----------
