@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import multiprocessing
 from collections import Counter
@@ -15,6 +16,7 @@ import numpy as np
 from bids_cmb.detector.cleanup import clean_up
 from bids_cmb.detector.pipeline import detect
 from bids_cmb.detector.weights import Model, load_model
+from bids_cmb.errors import InputError
 from bids_cmb.evaluation.cases import Grid, Prediction, Reference, ScanPair
 from bids_cmb.evaluation.components import components
 from bids_cmb.evaluation.matching import match_scan
@@ -23,6 +25,8 @@ from bids_cmb.training.simulate.corpus import load_scan
 from bids_cmb.training.simulate.scan import SimulatedScan
 from bids_cmb.training.simulate.surround import cause_at
 from bids_cmb.types import CONTRASTS, Anatomy, Contrast, Detection, Prepared, Volume
+
+_log = logging.getLogger(__name__)
 
 #: MARS category by the place that a bleed was drawn in.
 _CATEGORIES = {
@@ -67,7 +71,11 @@ def judge_scan(path: Path, model: Model, *, device: str = "cpu", with_anatomy: b
     """
     scan = load_scan(path)
     contrast = scan.protocol.contrast
-    ready: Prepared = prepare(Volume(scan.image, scan.affine), contrast)
+    try:
+        ready: Prepared = prepare(Volume(scan.image, scan.affine), contrast)
+    except InputError as error:  # the main job refuses the scan: all its bleeds are missed
+        _log.warning("%s: %s", path.name, error)
+        return compared(path.stem, scan, Detection((), np.zeros(scan.image.shape, np.int32)))
     detection = detect(ready.image, ready.brain_mask, contrast, model, device=device)
     zones: Anatomy | None = None
     if with_anatomy:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -90,3 +91,17 @@ def write_results(results: Path, label: str, scan: SimulatedScan, *, found: int)
     ]
     rows.append("9\t0\t0\t25\t0.2\t10\tstage2\tdeep")
     Path(f"{stem}.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+
+def test_a_scan_without_a_brain_counts_as_missed_and_the_others_go_on(
+    tmp_path: Path, untrained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    scan = tiny_scan(1, 2)
+    save_scan(replace(scan, image=np.zeros_like(scan.image)), folder / "gre_ball1_1.npz")
+    save_scan(tiny_scan(2, 1), folder / "gre_ball2_2.npz")
+    command = ["test", str(folder), "--model", str(untrained), "--no-anatomy", "--out", str(tmp_path / "out")]
+    assert main(command) == 0
+    assert "gre           2       3" in capsys.readouterr().out
+    assert (tmp_path / "out" / "evaluation.html").is_file()
