@@ -24,6 +24,8 @@ _LAST_GROWTH_MM = 6.0
 _RIM_MM = 4.1
 #: Radii of the erosion that parts brain from scalp, mm.
 _PARTING_MM = (2.5, 3.5, 5.0, 7.0)
+#: ... and where these leave brain and scalp in one piece, as slices of 6 mm and more do.
+_WIDE_PARTING_MM = (9.0, 11.0, 13.0)
 #: Brain lies at least this deep under the skin, mm.
 _SCALP_MM = 4.5
 #: Brain and brainstem reach at most this far below the top of the head, mm.
@@ -32,6 +34,8 @@ _MIDDLE_MM = (35.0, 45.0, 30.0)
 #: Depth of the brain's middle under the top of the head, mm.
 _MIDDLE_DEPTH_MM = 75.0
 _LARGEST_ML = 2000.0
+#: No head holds so much.
+_TOO_LARGE_ML = 2200.0
 
 
 def brain_by_thresholds(coarse: FloatArray, contrast: Contrast) -> BoolArray:
@@ -65,17 +69,22 @@ def brain_by_thresholds(coarse: FloatArray, contrast: Contrast) -> BoolArray:
         return inside
     window = ndimage.find_objects(inside.astype(np.uint8))[0]
     out = np.zeros_like(head)
-    out[window] = _best_part(coarse[window], inside[window], middle[window], level)
+    for radii in (_PARTING_MM, _WIDE_PARTING_MM):
+        out[window] = _best_part(coarse[window], inside[window], middle[window], level, radii)
+        if float(out.sum()) * GRID_MM**3 / 1000 <= _TOO_LARGE_ML:
+            break
     return out
 
 
-def _best_part(image: FloatArray, inside: BoolArray, middle: BoolArray, level: float) -> BoolArray:
+def _best_part(
+    image: FloatArray, inside: BoolArray, middle: BoolArray, level: float, radii: tuple[float, ...]
+) -> BoolArray:
     """Try thresholds and radii, and return the most brain-like part, grown to its outline."""
     best, best_score = np.zeros_like(inside), 0.0
     for share in _BRIGHT:
         bright = inside & (image > share * level) & (image < _BRIGHTEST * level)
         depth = depth_mm(bright, _ZOOMS)
-        for radius in _PARTING_MM:
+        for radius in radii:
             found = _grown(bright, depth, radius, middle)
             score = _brain_likeness(found)
             if score > best_score:
