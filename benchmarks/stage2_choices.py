@@ -43,7 +43,7 @@ class Choice:
     name: str
     distilled: bool = False
     from_teacher: bool = False
-    blind_channel: int | None = None
+    blind: tuple[int, ...] = ()
     untold: bool = False
     split: bool = False
 
@@ -53,18 +53,19 @@ CHOICES = (
     Choice("labels only, begun with the teacher's weights", from_teacher=True),
     Choice("distilled, begun anew", distilled=True),
     Choice("labels only, begun anew"),
-    Choice("... without the symmetry channel", blind_channel=1),
-    Choice("... without the map of stage 1", blind_channel=2),
+    Choice("... without the symmetry channel", blind=(1, 4)),
+    Choice("... without the map of stage 1", blind=(2, 5)),
+    Choice("... without the wide view", blind=(3, 4, 5)),
     Choice("... without contrast, thickness and place", untold=True),
     Choice("... one network for each contrast, a third of the steps each", split=True),
 )
 
 
 def shown(cubes: torch.Tensor, facts: torch.Tensor, choice: Choice) -> tuple[torch.Tensor, torch.Tensor]:
-    """What a student of this choice sees of candidates: cubes (N, 3, x, y, z) and facts (N, 8)."""
-    if choice.blind_channel is not None:
+    """What a student of this choice sees of candidates: cubes (N, 6, x, y, z) and facts (N, 8)."""
+    if choice.blind:
         cubes = cubes.clone()
-        cubes[:, choice.blind_channel] = 0
+        cubes[:, choice.blind] = 0
     return cubes, torch.zeros_like(facts) if choice.untold else facts
 
 
@@ -75,7 +76,7 @@ def logits_of(
     cubes, facts = shown(pool.cubes, pool.facts, choice)
     pool = replace(pool, cubes=cubes, facts=facts)
     torch.manual_seed(seed)
-    start = Student(teacher.features.channels, teacher.features.widths)
+    start = Student(teacher.channels, teacher.widths)
     if choice.from_teacher:
         start.features.load_state_dict(teacher.features.state_dict())
         start.classifier.load_state_dict(teacher.classifier.state_dict())

@@ -15,12 +15,14 @@ from bids_cmb.types import CONTRASTS, Contrast
 #: Edge of a cube in plane (21 mm) and across slices, working voxels.
 CUBE_IN_PLANE = 28
 CUBE_SLICES = 10
+#: The wide view joins two slices where they are thinner than this, mm: ten thicker ones reach far enough.
+_POOL_SLICES_BELOW = 2.5
 _CUBES_AT_ONCE = 32
 #: Edges (mm, left-right, back-front, bottom-top) of the box around a whole brain and a margin of 5 mm.
 _WHOLE_BRAIN = ((105.0, 195.0), (130.0, 230.0), (95.0, 215.0))
 
 
-def cut_cubes(channels: Tensor, centres: Tensor) -> Tensor:
+def cut_cubes(channels: Tensor, centres: Tensor, by: tuple[int, int, int] = (1, 1, 1)) -> Tensor:
     """Cut cubes around voxels, zero beyond the grid.
 
     Parameters
@@ -29,23 +31,54 @@ def cut_cubes(channels: Tensor, centres: Tensor) -> Tensor:
         (C, x, y, z) on the working grid.
     centres
         (N, 3) voxel coordinates, long.
+    by
+        So many voxels of each axis are averaged into one of the cube, which reaches as much farther.
 
     Returns
     -------
     Tensor
         (N, C, 28, 28, 10); the candidate lies at index 14, 14, 5.
     """
-    half, deep = CUBE_IN_PLANE // 2, CUBE_SLICES // 2
-    padded = F.pad(channels, (deep, deep, half, half, half, half))
+    edges = [CUBE_IN_PLANE * by[0], CUBE_IN_PLANE * by[1], CUBE_SLICES * by[2]]
+    before = [n // 2 for n in edges]
+    padded = F.pad(channels, [n for reach in reversed(before) for n in (reach, reach)])
     cubes = [
-        padded[:, x : x + CUBE_IN_PLANE, y : y + CUBE_IN_PLANE, z : z + CUBE_SLICES]
-        for x, y, z in centres.tolist()
+        padded[:, x : x + edges[0], y : y + edges[1], z : z + edges[2]] for x, y, z in centres.tolist()
     ]
+    if max(by) > 1:
+        cubes = [F.avg_pool3d(cube, by) for cube in cubes]
     return (
         torch.stack(cubes)
         if cubes
         else channels.new_zeros((0, channels.shape[0], CUBE_IN_PLANE, CUBE_IN_PLANE, CUBE_SLICES))
     )
+
+
+def stage2_cubes(
+    channels: Tensor, heat: Tensor, peaks: Tensor, spacing: tuple[float, float, float]
+) -> Tensor:
+    """Cut what teacher and student see of candidates: image, symmetry and stage-1 heat, near by and from afar.
+
+    The near view is 21 mm wide, the wide one 42 mm at half the resolution: a bleed of 10 mm fills the near view, and
+    a vein that is cut across shows its course only beyond it.
+
+    Parameters
+    ----------
+    channels, heat
+        (2, x, y, z) from `network_input`, and the heat map (x, y, z) of stage 1.
+    peaks
+        (N, 3) working voxels of the candidates.
+    spacing
+        Working voxel edges, mm.
+
+    Returns
+    -------
+    Tensor
+        (N, 6, 28, 28, 10): three channels of the near view and three of the wide one.
+    """
+    maps = torch.cat([channels, heat[None]])
+    by = (2, 2, 2 if spacing[2] < _POOL_SLICES_BELOW else 1)
+    return torch.cat([cut_cubes(maps, peaks), cut_cubes(maps, peaks, by)], dim=1)
 
 
 def candidate_facts(contrast: Contrast, grid: WorkingGrid, peaks: Tensor) -> Tensor:

@@ -87,39 +87,52 @@ class _Features(nn.Module):
 
 
 class _Classifier(nn.Module):
-    """From deep features to one logit: what is at the centre, what around it, and where in the brain it lies."""
+    """From a cube's deep features to one logit: its centre, what is around it, the wide view, the place in the brain."""
 
-    def __init__(self, inputs: int, hidden: int = 64) -> None:
+    def __init__(self, channels: int, widths: tuple[int, int, int], hidden: int = 64) -> None:
         super().__init__()
-        self.squeeze = _block(inputs, hidden)
+        a, b, c = widths
+        self.squeeze = _block(c, hidden)
         self.place = nn.Sequential(nn.Linear(FACTS, hidden), nn.ReLU(inplace=True))
+        self.wide = _Features(channels, (max(1, a // 2), max(1, b // 2), max(1, c // 2)))
+        self.squeeze_wide = _block(max(1, c // 2), hidden // 2)
         self.decide = nn.Sequential(
-            nn.Dropout(0.2), nn.Linear(4 * hidden, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, 1)
+            nn.Dropout(0.2),
+            nn.Linear(4 * hidden + 3 * (hidden // 2), hidden),
+            nn.ReLU(inplace=True),
+            nn.Linear(hidden, 1),
         )
 
-    def forward(self, features: Tensor, facts: Tensor) -> Tensor:
-        out = self.squeeze(features)
-        x, y, z = (n // 2 for n in out.shape[2:])
-        centre = out[:, :, x - 1 : x + 2, y - 1 : y + 2, max(0, z - 1) : z + 1].mean(dim=(2, 3, 4))
-        pooled = torch.cat(
-            [centre, out.mean(dim=(2, 3, 4)), out.amax(dim=(2, 3, 4)), self.place(facts)], dim=1
-        )
-        logits: Tensor = self.decide(pooled)[:, 0]
+    def forward(self, features: Tensor, wide_view: Tensor, facts: Tensor) -> Tensor:
+        near = _pooled(self.squeeze(features))
+        wide = _pooled(self.squeeze_wide(self.wide(wide_view, facts)[2]))
+        logits: Tensor = self.decide(torch.cat([near, self.place(facts), wide], dim=1))[:, 0]
         return logits
 
 
+def _pooled(out: Tensor) -> Tensor:
+    """Mean at the centre, mean and largest everywhere: (N, C, x, y, z) to (N, 3 C)."""
+    x, y, z = (n // 2 for n in out.shape[2:])
+    centre = out[:, :, x - 1 : x + 2, y - 1 : y + 2, max(0, z - 1) : z + 1].mean(dim=(2, 3, 4))
+    return torch.cat([centre, out.mean(dim=(2, 3, 4)), out.amax(dim=(2, 3, 4))], dim=1)
+
+
 class Student(nn.Module):
-    """Stage 2: says whether the candidate in the middle of a cube is a microbleed."""
+    """Stage 2: says whether the candidate in the middle of a cube is a microbleed.
+
+    A cube comes as two views, one behind the other: `channels` maps of the near one, and as many of the wide one.
+    """
 
     def __init__(self, channels: int = 3, widths: tuple[int, int, int] = (16, 32, 64)) -> None:
         super().__init__()
         self.channels, self.widths = channels, widths
         self.features = _Features(channels, widths)
-        self.classifier = _Classifier(widths[2])
+        self.classifier = _Classifier(channels, widths)
 
     def forward(self, cube: Tensor, facts: Tensor) -> Tensor:
-        """Map cubes (N, channels, x, y, z) and facts (N, `FACTS`) to logits (N,)."""
-        logits: Tensor = self.classifier(self.features(cube, facts)[2], facts)
+        """Map cubes (N, 2 channels, x, y, z) and facts (N, `FACTS`) to logits (N,)."""
+        near, wide = cube.split(self.channels, dim=1)
+        logits: Tensor = self.classifier(self.features(near, facts)[2], wide, facts)
         return logits
 
 
@@ -129,23 +142,26 @@ class Teacher(nn.Module):
     def __init__(self, channels: int = 3, widths: tuple[int, int, int] = (16, 32, 64)) -> None:
         super().__init__()
         a, b, c = widths
+        self.channels, self.widths = channels, widths
         self.features = _Features(channels, widths)
-        self.classifier = _Classifier(c)
+        self.classifier = _Classifier(channels, widths)
         self.up_second, self.up_first = _block(b + c, b), _block(a + b, a)
         self.segment = nn.Conv3d(a, 1, 1)
 
     def classify(self, cube: Tensor, facts: Tensor) -> Tensor:
         """Only the class logits (N,) of `forward`: a student needs no more, and the other branch costs most."""
-        logits: Tensor = self.classifier(self.features(cube, facts)[2], facts)
+        near, wide = cube.split(self.channels, dim=1)
+        logits: Tensor = self.classifier(self.features(near, facts)[2], wide, facts)
         return logits
 
     def forward(self, cube: Tensor, facts: Tensor) -> tuple[Tensor, Tensor]:
-        """Map cubes (N, channels, x, y, z) and facts (N, `FACTS`) to class logits (N,) and voxel logits (N, 1, x, y, z)."""
-        first, second, third = self.features(cube, facts)
+        """Map cubes (N, 2 channels, x, y, z) and facts (N, `FACTS`) to class (N,) and voxel logits (N, 1, x, y, z)."""
+        near, wide = cube.split(self.channels, dim=1)
+        first, second, third = self.features(near, facts)
         out = self.up_second(
             torch.cat([second, F.interpolate(third, size=second.shape[2:], mode="nearest")], dim=1)
         )
         out = self.up_first(
             torch.cat([first, F.interpolate(out, size=first.shape[2:], mode="nearest")], dim=1)
         )
-        return self.classifier(third, facts), self.segment(out)
+        return self.classifier(third, wide, facts), self.segment(out)

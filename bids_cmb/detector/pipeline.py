@@ -8,11 +8,10 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from bids_cmb.detector.candidates import MOST_CANDIDATES, find_peaks, heat_map
 from bids_cmb.detector.devices import choose_device
-from bids_cmb.detector.discriminate import candidate_facts, cut_cubes, discriminate
+from bids_cmb.detector.discriminate import candidate_facts, discriminate, stage2_cubes
 from bids_cmb.detector.network_input import network_input
 from bids_cmb.detector.outline import outline_candidate
 from bids_cmb.detector.weights import Model
@@ -51,7 +50,7 @@ def detect(
     heat = heat_map(model.candidate_net.to(target), channels)
     peaks, heights = find_peaks(heat, grid.spacing, model.candidate_threshold)
     facts = candidate_facts(contrast, grid, peaks)
-    logits = discriminate(model.student.to(target), stage2_cubes(channels, heat, peaks), facts)
+    logits = discriminate(model.student.to(target), stage2_cubes(channels, heat, peaks, grid.spacing), facts)
     calibration = model.calibration[contrast]
     probabilities = torch.sigmoid(calibration.scale * logits.double() + calibration.offset).cpu().numpy()
     places = grid.image_voxels(peaks.float()).double().cpu().numpy()
@@ -60,11 +59,6 @@ def detect(
     scores = heights.cpu().numpy()
     found = _outlined(image, brain_mask, contrast, model, places[order], scores[order], probabilities[order])
     return replace(found, warnings=warnings)
-
-
-def stage2_cubes(channels: Tensor, heat: Tensor, peaks: Tensor) -> Tensor:
-    """Cubes of image, symmetry and stage-1 heat around peaks (N, 3): what teacher and student see."""
-    return cut_cubes(torch.cat([channels, heat[None]]), peaks)
 
 
 def _outlined(

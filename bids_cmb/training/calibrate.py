@@ -10,8 +10,6 @@ from scipy.optimize import minimize
 
 from bids_cmb.detector.weights import Calibration
 
-#: Simulated scans carry several times the bleeds of real ones; positives are weighed down by this factor.
-PREVALENCE_FACTOR = 0.35
 #: Operating point: the most sensitive one with at most this many false detections per scan.
 FALSE_PER_SCAN = 1.0
 #: Least probability of a *definite* microbleed, where the operating point is not above it.
@@ -20,36 +18,27 @@ DEFINITE = 0.8
 KEPT = 0.99
 
 
-def fit_calibration(
-    logits: npt.NDArray[np.float64],
-    labels: npt.NDArray[np.int64],
-    *,
-    positive_weight: float = PREVALENCE_FACTOR,
-) -> Calibration:
-    """Fit Platt's sigmoid to logits.
+def fit_calibration(logits: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> Calibration:
+    """Fit Platt's sigmoid to logits: of candidates at 0.7, 7 in 10 are microbleeds on scans like these.
+
+    Where bleeds are rarer than on the scans that it is fitted to, probabilities come out too high.
 
     Parameters
     ----------
     logits, labels
         (N,); labels 0 or 1.
-    positive_weight
-        Weight of a positive, to correct for their share in training.
 
     Returns
     -------
     Calibration
-        The identity with an offset for the prevalence if either class is missing.
+        The identity if either class is missing.
     """
     if labels.min(initial=1) == labels.max(initial=0):
-        return Calibration(1.0, float(np.log(positive_weight)))
-    weights = np.where(labels == 1, positive_weight, 1.0)
+        return Calibration(1.0, 0.0)
 
     def cost(parameters: npt.NDArray[np.float64]) -> float:
         z = parameters[0] * logits + parameters[1]
-        return float(
-            (weights * (np.logaddexp(0, z) - labels * z)).sum() / weights.sum()
-            + 1e-3 * (parameters[0] - 1) ** 2
-        )
+        return float((np.logaddexp(0, z) - labels * z).mean() + 1e-3 * (parameters[0] - 1) ** 2)
 
     scale, offset = minimize(cost, np.array([1.0, 0.0]), method="Nelder-Mead").x
     return Calibration(float(max(scale, 0.05)), float(offset))

@@ -89,6 +89,11 @@ def build_parser() -> argparse.ArgumentParser:
     simulate.add_argument("--spacing", type=float, default=0.6, help="fine grid, mm")
     simulate.add_argument("--widen", type=float, default=1.0, help="factor on the protocol ranges")
     simulate.add_argument(
+        "--large-share",
+        type=float,
+        help="share of bleeds that are 3 to 10 mm wide themselves, instead of by blooming (default: 0.12)",
+    )
+    simulate.add_argument(
         "--second",
         action="store_true",
         help="veins and susceptibility maps by other models than those trained on, for tests of generality",
@@ -166,6 +171,7 @@ def _template_head() -> AbstractContextManager[Path]:
 
 def _simulate(arguments: argparse.Namespace) -> int:
     from bids_cmb.training.simulate.corpus import make_corpus, plan
+    from bids_cmb.training.simulate.lesions import LARGE_SHARE
 
     with _template_head() as template:
         heads = arguments.heads or [template]
@@ -182,6 +188,7 @@ def _simulate(arguments: argparse.Namespace) -> int:
             widen=arguments.widen,
             count=arguments.microbleeds and tuple(arguments.microbleeds),
             second=arguments.second,
+            large_share=LARGE_SHARE if arguments.large_share is None else arguments.large_share,
         )
         for number, order in enumerate(
             make_corpus(orders, processes=arguments.processes, device=arguments.device), start=1

@@ -18,7 +18,10 @@ from bids_cmb.training.scan_candidates import ScanCandidates
 _PLACES_KEPT_BACK, _PLACE_BLUR = 0.15, 0.05
 #: Share of candidates that are zoomed, and the logarithms of the least and the greatest zoom: few simulated bleeds are
 #: as wide as the largest real ones.
-_ZOOMED, _ZOOMS = 0.25, (-0.1, 0.5)
+_ZOOMED, _ZOOMS = 0.25, (-0.1, 0.9)
+#: Channels of the image in the near and the wide view, and what is left of the noise in the wide one, whose voxels are
+#: means of four or eight.
+_IMAGES, _NOISE_LEFT = (0, 3), (1.0, 0.4)
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class CubePool:
     Attributes
     ----------
     cubes, segmentation
-        (N, 3, 28, 28, 10) float16, (N, 1, 28, 28, 10) uint8.
+        (N, 6, 28, 28, 10) float16, (N, 1, 28, 28, 10) uint8.
     facts
         (N, 8) from `candidate_facts`.
     labels
@@ -100,7 +103,7 @@ class CubeSampler:
             self._pool.cubes[chosen].float(), self._pool.segmentation[chosen].float()
         )
         cubes, segmentation = self._zoomed(cubes, segmentation)
-        cubes = torch.cat([self._disturbed(cubes[:, :1]), cubes[:, 1:]], dim=1)
+        cubes[:, _IMAGES] = self._disturbed(cubes[:, _IMAGES])
         return cubes, segmentation, self._vague(self._pool.facts[chosen]), self._pool.labels[chosen].float()
 
     def _vague(self, facts: Tensor) -> Tensor:
@@ -141,10 +144,11 @@ class CubeSampler:
         return zoomed(cubes, "bilinear"), zoomed(segmentation, "nearest")
 
     def _disturbed(self, image: Tensor) -> Tensor:
-        """Change contrast and noise of the images (N, 1, x, y, z) within what scanners do; outside the brain stays 0."""
+        """Change contrast and noise of both views (N, 2, x, y, z) within what scanners do; outside the brain stays 0."""
         size = (len(image), 1, 1, 1, 1)
         gain = torch.from_numpy(self._rng.uniform(0.7, 1.4, size).astype(np.float32))
         share = self._rng.random(size) < 0.5
         deviation = torch.from_numpy((share * self._rng.uniform(0, 0.06, size)).astype(np.float32))
         noise = torch.from_numpy(self._rng.standard_normal(image.shape, np.float32))
-        return image * gain + noise * deviation * (image != 0)
+        left = torch.tensor(_NOISE_LEFT).reshape(1, 2, 1, 1, 1)
+        return image * gain + noise * deviation * left * (image != 0)

@@ -283,7 +283,7 @@ def recalibrate(
         z = torch.cat([judge(student, s)[k] for s, k in zip(mine, kept, strict=True)]).double().numpy()
         y = torch.cat([s.labels[k] for s, k in zip(mine, kept, strict=True)]).numpy()
         # These are real scans: their share of microbleeds is what it is.
-        fitted = fit_calibration(z, y, positive_weight=1.0)
+        fitted = fit_calibration(z, y)
         p = 1 / (1 + np.exp(-(fitted.scale * z + fitted.offset)))
         calibration[contrast] = asdict(fitted)
         thresholds[contrast] = choose_threshold(p.tolist(), y.tolist(), len(mine))

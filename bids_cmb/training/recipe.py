@@ -198,7 +198,8 @@ def earlier_networks(recipe: Recipe) -> Earlier:
         if not path.is_file():
             continue
         try:
-            network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["average"])
+            kept = torch.load(path, map_location="cpu", weights_only=True)["average"]
+            network.load_state_dict(_grown(kept, network.state_dict()))
         except RuntimeError as error:
             raise InputError(
                 f"{path} holds another network than this version trains: leave it out of the folder, and that "
@@ -206,6 +207,18 @@ def earlier_networks(recipe: Recipe) -> Earlier:
             ) from error
         found[name] = network
     return Earlier(**found)
+
+
+def _grown(kept: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Fit weights of an earlier version to a network that has more parts or inputs: new inputs weigh nothing at first."""
+    out = dict(kept)
+    for name, weights in wanted.items():
+        old = kept.get(name)
+        if old is None:
+            out[name] = weights
+        elif old.ndim == weights.ndim == 2 and len(old) == len(weights) and old.shape[1] < weights.shape[1]:
+            out[name] = nn.functional.pad(old, (0, weights.shape[1] - old.shape[1]))
+    return out
 
 
 def earlier_anatomy(folder: Path | None) -> set[str]:

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from bids_cmb.detector.candidates import find_peaks, heat_map
-from bids_cmb.detector.discriminate import candidate_facts, cut_cubes
+from bids_cmb.detector.discriminate import candidate_facts, cut_cubes, stage2_cubes
 from bids_cmb.detector.networks import CandidateNet
-from bids_cmb.detector.pipeline import stage2_cubes
 from bids_cmb.training.samples import TrainingScan
 
 #: Candidates kept per scan for training, highest first: more would only repeat easy ones.
@@ -30,7 +29,7 @@ class ScanCandidates:
     scan
         Where they come from.
     cubes
-        (N, 3, 28, 28, 10) float16.
+        (N, 6, 28, 28, 10) float16.
     segmentation
         (N, 1, 28, 28, 10) uint8.
     facts
@@ -98,7 +97,7 @@ def collect_candidates(
         peaks = torch.cat([peaks, torch.minimum(missing.clamp(min=0), size - 1)])
         heights = torch.cat([heights, torch.zeros(missed)])
         labels = np.concatenate([labels, np.ones(missed, np.int64)])
-    cubes = stage2_cubes(channels, heat, peaks).half()
+    cubes = stage2_cubes(channels, heat, peaks, scan.spacing).half()
     return ScanCandidates(
         scan,
         cubes,

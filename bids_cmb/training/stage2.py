@@ -135,7 +135,7 @@ def _newborn(start: Student | None, teacher: Teacher | None) -> Student:
         return copy.deepcopy(start)
     if teacher is None:
         return Student()
-    student = Student(teacher.features.channels, teacher.features.widths)
+    student = Student(teacher.channels, teacher.widths)
     student.features.load_state_dict(teacher.features.state_dict())
     student.classifier.load_state_dict(teacher.classifier.state_dict())
     return student

@@ -11,7 +11,7 @@ import torch
 from bids_cmb.detector.candidates import find_peaks, heat_map
 from bids_cmb.detector.cleanup import clean_up
 from bids_cmb.detector.devices import choose_device
-from bids_cmb.detector.discriminate import CUBE_IN_PLANE, CUBE_SLICES, cut_cubes
+from bids_cmb.detector.discriminate import CUBE_IN_PLANE, CUBE_SLICES, cut_cubes, stage2_cubes
 from bids_cmb.detector.grid import WorkingGrid, resize_matrix
 from bids_cmb.detector.network_input import local_contrast, network_input
 from bids_cmb.detector.outline import outline_candidate
@@ -215,3 +215,16 @@ def test_more_candidates_than_are_judged_are_said(model: Model, monkeypatch: pyt
     few = detect(image, mask, "swi", replace(model, candidate_threshold=0.0))
     assert len(few.candidates) <= 3
     assert "More than 3 candidates" in few.warnings[0]
+
+
+@pytest.mark.parametrize("slice_mm, pooled", [(1.5, 2), (5.0, 1)])
+def test_the_wide_view_reaches_twice_as_far_about_the_same_candidate(slice_mm: float, pooled: int) -> None:
+    channels, heat = torch.zeros(2, 80, 80, 40), torch.zeros(80, 80, 40)
+    channels[0, 40, 41, 20] = 1.0
+    channels[0, 40 + 20, 41, 20] = 1.0  # 15 mm away: beyond the near view
+    cube = stage2_cubes(channels, heat, torch.tensor([[40, 41, 20]]), (0.75, 0.75, slice_mm))[0]
+    near, wide = cube[:3], cube[3:]
+    middle = (CUBE_IN_PLANE // 2, CUBE_IN_PLANE // 2, CUBE_SLICES // 2)
+    assert torch.nonzero(near[0]).tolist() == [list(middle)]
+    assert torch.nonzero(wide[0]).tolist() == [list(middle), [middle[0] + 10, *middle[1:]]]
+    assert float(wide[0][middle]) == pytest.approx(1 / (4 * pooled))

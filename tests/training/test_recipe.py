@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from bids_cmb.detector.networks import CandidateNet
+from bids_cmb.detector.networks import CandidateNet, Student
 from bids_cmb.detector.weights import load_model
 from bids_cmb.errors import BidsCmbError, InputError, UsageError
-from bids_cmb.training.calibrate import choose_candidate_threshold
+from bids_cmb.training.calibrate import choose_candidate_threshold, fit_calibration
 from bids_cmb.training.cubes import CubePool
 from bids_cmb.training.parallel import arrays_of_all, average_gradients, train_together
 from bids_cmb.training.prepared import load_prepared, save_prepared
@@ -151,9 +151,25 @@ def test_a_recipe_ends_in_a_model_that_loads(tmp_path: Path) -> None:
     for one, other in ((model.candidate_net, earlier.stage1), (model.student, earlier.student)):
         assert other is not None
         assert all(map(torch.equal, one.state_dict().values(), other.state_dict().values()))
-    torch.save({"average": {}}, tmp_path / "tiny" / "student.ckpt")
+    torch.save({"average": {"classifier.place.0.bias": torch.zeros(3)}}, tmp_path / "tiny" / "student.ckpt")
     with pytest.raises(InputError, match="another network"):
         earlier_networks(on)
+
+
+def test_a_network_that_knew_no_wide_view_goes_on_as_it_was(tmp_path: Path) -> None:
+    whole = Student().state_dict()
+    old = {name: x for name, x in whole.items() if "wide" not in name}
+    old["classifier.decide.1.weight"] = old["classifier.decide.1.weight"][:, : 4 * 64]
+    torch.save({"average": CandidateNet().state_dict()}, tmp_path / "stage1.ckpt")
+    torch.save({"average": old}, tmp_path / "student.ckpt")
+    student = earlier_networks(Recipe(name="on", continued_from=str(tmp_path))).student
+    assert student is not None
+    student.eval()
+    near, wide, other = torch.rand(3, 2, 3, 28, 28, 10)
+    facts = torch.rand(2, 8)
+    one, two = (student(torch.cat([near, view], dim=1), facts) for view in (wide, other))
+    assert torch.equal(one, two)
+    assert not torch.equal(one, student(torch.cat([wide, other], dim=1), facts))
 
 
 @pytest.mark.parametrize(
@@ -164,6 +180,17 @@ def test_candidates_of_one_kind_end_in_a_sentence(label: int, words: str) -> Non
     found = ScanCandidates(made_up(), cubes, cubes[:, :1], torch.zeros(3, 8), torch.ones(3), labels, 0)
     with pytest.raises(InputError, match=rf"{words} candidates .*--stage1-steps"):
         CubePool.of([found])
+
+
+def test_probabilities_are_shares() -> None:
+    rng = np.random.default_rng(1)
+    logits = rng.normal(-1, 3, 4000)
+    labels = (rng.random(4000) < 1 / (1 + np.exp(-(0.5 * logits - 1)))).astype(np.int64)
+    fitted = fit_calibration(logits, labels)
+    probability = 1 / (1 + np.exp(-(fitted.scale * logits + fitted.offset)))
+    near = (probability > 0.6) & (probability < 0.8)
+    assert labels[near].mean() == pytest.approx(0.7, abs=0.08)
+    assert fit_calibration(logits, np.zeros_like(labels)).scale == 1.0
 
 
 def test_the_candidate_threshold_keeps_nearly_all_that_was_found() -> None:

@@ -34,8 +34,8 @@ def facts_of(contrast: Contrast, slice_mm: float, count: int = 1) -> torch.Tenso
 def pool() -> CubePool:
     """Cubes whose segmentation is where the image is bright, half of each outside the brain (0)."""
     size = (CUBE_IN_PLANE, CUBE_IN_PLANE, CUBE_SLICES)
-    image = torch.zeros(12, 3, *size)
-    image[:, 0, : CUBE_IN_PLANE // 2] = 0.1
+    image = torch.zeros(12, 6, *size)
+    image[:, (0, 3), : CUBE_IN_PLANE // 2] = 0.1
     image[:, 0, 8:12, 14:19, 3:5] = 1.0
     facts = torch.cat([facts_of("swi", 1.5 + i) for i in range(12)])
     return CubePool(
@@ -77,7 +77,7 @@ def test_the_student_heeds_the_facts() -> None:
     torch.manual_seed(1)
     student = Student(3, (8, 8, 8)).eval()
     torch.nn.init.ones_(student.features.facts.weight)  # untrained, it hardly listens
-    cubes = torch.rand(2, 3, CUBE_IN_PLANE, CUBE_IN_PLANE, CUBE_SLICES)
+    cubes = torch.rand(2, 6, CUBE_IN_PLANE, CUBE_IN_PLANE, CUBE_SLICES)
     one = discriminate(student, cubes, facts_of("gre", 1.5, 2))
     assert not torch.allclose(one, discriminate(student, cubes, facts_of("gre", 6.0, 2)), atol=1e-4)
     assert torch.allclose(one, discriminate(student, cubes.flip(2), facts_of("gre", 1.5, 2)), atol=1e-5)

@@ -14,7 +14,7 @@ import torch
 
 from bids_cmb.errors import InputError
 from bids_cmb.training.simulate.heads import load_head
-from bids_cmb.training.simulate.lesions import Deposit
+from bids_cmb.training.simulate.lesions import LARGE_SHARE, Deposit
 from bids_cmb.training.simulate.protocol import Protocol
 from bids_cmb.training.simulate.scan import FINE_SPACING, SimulatedScan, simulate_session
 from bids_cmb.training.simulate.truth import Lesion
@@ -32,6 +32,7 @@ class Order:
     widen: float
     count: tuple[int, int] | None = None
     second: bool = False
+    large_share: float = LARGE_SHARE
 
 
 def plan(
@@ -45,6 +46,7 @@ def plan(
     widen: float = 1.0,
     count: tuple[int, int] | None = None,
     second: bool = False,
+    large_share: float = LARGE_SHARE,
 ) -> list[Order]:
     """List the subjects of a corpus: heads in turn, seeds counting up, one scan for each time a contrast is named."""
     number = [list(contrasts[:i]).count(c) + 1 for i, c in enumerate(contrasts)]
@@ -55,7 +57,7 @@ def plan(
             (c, folder / (f"{c}_{head.stem}_{seed}" + (f"_{n}" if n > 1 else "") + ".npz"))
             for c, n in zip(contrasts, number, strict=True)
         )
-        orders.append(Order(paths, head, seed, spacing, widen, count, second))
+        orders.append(Order(paths, head, seed, spacing, widen, count, second, large_share))
     return orders
 
 
@@ -102,6 +104,7 @@ def _make(job: tuple[Order, str]) -> Order:
         spacing=order.spacing,
         widen=order.widen,
         second=order.second,
+        large_share=order.large_share,
     )
     for scan, (_, path) in zip(scans, order.paths, strict=True):
         save_scan(scan, path)

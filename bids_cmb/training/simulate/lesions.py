@@ -64,8 +64,10 @@ class Maps:
     spacing: float
 
 
-def draw_deposits(subject: Subject, rng: RandomSource, count: int) -> list[Deposit]:
-    """Choose places, sizes and strengths of `count` microbleeds, at least 5 mm apart."""
+def draw_deposits(
+    subject: Subject, rng: RandomSource, count: int, large_share: float = LARGE_SHARE
+) -> list[Deposit]:
+    """Choose places, sizes and strengths of `count` microbleeds, at least 5 mm apart; see `LARGE_SHARE`."""
     deposits: list[Deposit] = []
     names = list(PLACES)
     pools = {name: torch.nonzero(_is(subject.tissue, PLACES[name][1])) for name in names}
@@ -84,8 +86,8 @@ def draw_deposits(subject: Subject, rng: RandomSource, count: int) -> list[Depos
         deep = name in ("basal ganglia", "thalamus")
         diameter = min(6.0, max(0.5, math.exp(rng.normal(0.38 + 0.12 * deep, 0.42))))
         strength = math.exp(rng.uniform(math.log(0.5), math.log(5.0)))
-        if rng.chance(LARGE_SHARE):  # old, resorbed blood: wide and weak, as large on QSM as on T2*
-            diameter, strength = rng.uniform(3.0, 8.0), math.exp(rng.uniform(math.log(0.12), math.log(1.2)))
+        if rng.chance(large_share):  # old, resorbed blood: wide and weaker, as large on QSM as on T2*
+            diameter, strength = rng.uniform(3.0, 10.0), math.exp(rng.uniform(math.log(0.12), math.log(1.5)))
         # Iron in grains dephases the water between them: static dephasing, see STATIC_DEPHASING (Yablonskiy
         # & Haacke 1994), more or less as the grains lie.
         relaxation = min(_FASTEST_R2STAR, STATIC_DEPHASING * strength * rng.uniform(0.5, 1.2))
@@ -331,7 +333,7 @@ def _large_lesions(subject: Subject, maps: Maps, rng: RandomSource, mimics: list
     x, y, z = where.tolist()
     kind = rng.choice((0.55, 0.15, 0.3))
     if kind == 0:
-        diameter = rng.uniform(13, 40)
+        diameter = rng.uniform(16, 40)
         draw_blob(
             maps,
             rng,
