@@ -35,7 +35,7 @@ from bids_cmb.imaging.prepare import prepare
 from bids_cmb.imaging.susceptibility import MHZ_PER_TESLA
 from bids_cmb.training.held_out import compared
 from bids_cmb.training.simulate.corpus import save_scan
-from bids_cmb.training.simulate.lesions import STATIC_DEPHASING, Deposit
+from bids_cmb.training.simulate.lesions import DIAMETER, STATIC_DEPHASING, STRENGTH, Deposit
 from bids_cmb.training.simulate.products import invert_truncated, susceptibility_weighted
 from bids_cmb.training.simulate.protocol import Protocol
 from bids_cmb.training.simulate.scan import SimulatedScan
@@ -103,8 +103,8 @@ def places(source: Source, rng: np.random.Generator) -> list[tuple[int, int, int
 
 def draw(where: tuple[int, int, int], rng: np.random.Generator) -> Deposit:
     """A sphere of the size and strength of most deposits of `bids_cmb.training.simulate.lesions.draw_deposits`."""
-    diameter = float(np.clip(np.exp(rng.normal(0.38, 0.42)), 0.5, 6.0))
-    chi = float(np.exp(rng.uniform(np.log(0.5), np.log(5.0))))
+    diameter = float(np.clip(np.exp(rng.normal(np.log(DIAMETER[0]), DIAMETER[1])), 0.5, 6.0))
+    chi = float(np.exp(rng.uniform(np.log(STRENGTH[0]), np.log(STRENGTH[1]))))
     x, y, z = (float(w + s) for w, s in zip(where, rng.uniform(-0.5, 0.5, 3), strict=True))
     return Deposit((x, y, z), diameter, chi, min(500.0, STATIC_DEPHASING * chi * 0.85), "implant")
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+import math
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from bids_cmb.detector.networks import CandidateNet
 
-#: Slices computed at once and those beside them that are computed twice, so that a block's border does not show.
-_BLOCK_SLICES = 40
+#: Most slices computed at once and those beside them that are computed twice, so that a block's border does not show.
+_BLOCK_SLICES = 64
 _HALO = 8
 #: Two peaks nearer than this are one candidate, mm.
 PEAK_DISTANCE = 3.5
@@ -33,15 +38,30 @@ def heat_map(network: CandidateNet, channels: Tensor) -> Tensor:
     Tensor
         (x, y, z) in 0..1.
     """
+    network = _folded(network)
     x, y, z = channels.shape[1:]
     padded = F.pad(channels, (_HALO, _HALO + z % 2, 0, -y % 8, 0, -x % 8))
     out = torch.empty((x, y, z), device=channels.device)
-    for first in range(0, z, _BLOCK_SLICES):
-        count = min(_BLOCK_SLICES, z - first)
+    step = math.ceil(z / math.ceil(z / _BLOCK_SLICES))
+    step += step % 2  # slices are pooled in pairs
+    for first in range(0, z, step):
+        count = min(step, z - first)
         block = padded[None, ..., first : first + count + count % 2 + 2 * _HALO]
         block = block.contiguous(memory_format=torch.channels_last_3d)  # a third less time on a CPU
         out[..., first : first + count] = torch.sigmoid(network(block))[0, 0, :x, :y, _HALO : _HALO + count]
     return out
+
+
+def _folded(network: CandidateNet) -> CandidateNet:
+    """Return a copy with each batch normalisation worked into the convolution before it: a tenth of the time less."""
+    folded = copy.deepcopy(network)
+    for part in list(folded.modules()):
+        if isinstance(part, nn.Sequential):
+            for i, (layer, following) in enumerate(pairwise(list(part))):
+                if isinstance(layer, nn.Conv3d) and isinstance(following, nn.BatchNorm3d):
+                    part[i], part[i + 1] = fuse_conv_bn_eval(layer, following), nn.Identity()
+    folded.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    return folded
 
 
 def find_peaks(heat: Tensor, spacing: tuple[float, float, float], threshold: float) -> tuple[Tensor, Tensor]:

@@ -42,9 +42,7 @@ def cut_cubes(channels: Tensor, centres: Tensor, by: tuple[int, int, int] = (1, 
     edges = [CUBE_IN_PLANE * by[0], CUBE_IN_PLANE * by[1], CUBE_SLICES * by[2]]
     before = [n // 2 for n in edges]
     padded = F.pad(channels, [n for reach in reversed(before) for n in (reach, reach)])
-    cubes = [
-        padded[:, x : x + edges[0], y : y + edges[1], z : z + edges[2]] for x, y, z in centres.tolist()
-    ]
+    cubes = [padded[:, x : x + edges[0], y : y + edges[1], z : z + edges[2]] for x, y, z in centres.tolist()]
     if max(by) > 1:
         cubes = [F.avg_pool3d(cube, by) for cube in cubes]
     return (

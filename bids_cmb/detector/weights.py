@@ -109,7 +109,7 @@ def load_model(name_or_path: str | os.PathLike[str] | None = None) -> Model:
             name=str(card["name"]),
             version=str(card["version"]),
             sha256=str(card["sha256"]),
-            candidate_net=_fast(candidate_net),
+            candidate_net=candidate_net.eval(),
             student=student.eval(),
             candidate_threshold=float(card["candidate_threshold"]),
             thresholds={c: float(card["thresholds"][c]) for c in CONTRASTS},
@@ -152,14 +152,6 @@ def find_manifest(name_or_path: str | os.PathLike[str] | None = None) -> Path:
         return shipped
     known = ", ".join(sorted(p.stem for p in models_folder().glob("bids-cmb-*.json"))) or "none"
     raise ModelError(f"There is no model {name!r}: give a path or one of the shipped models ({known}).")
-
-
-def _fast(network: CandidateNet) -> CandidateNet:
-    """Lay the weights out as the images are in `bids_cmb.detector.candidates.heat_map`."""
-    import torch
-
-    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    return network.eval()
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

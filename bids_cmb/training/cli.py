@@ -91,7 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
     simulate.add_argument(
         "--large-share",
         type=float,
-        help="share of bleeds that are 3 to 10 mm wide themselves, instead of by blooming (default: 0.12)",
+        help="share of bleeds that are 3 to 10 mm wide themselves, instead of by blooming (default: 0.03)",
     )
     simulate.add_argument(
         "--second",

@@ -170,9 +170,10 @@ def _seen(results: list[HeldOutResult], model: Model) -> list[str]:
 
 
 def _realism(arguments: argparse.Namespace) -> int:
+    from bids_cmb.training.lesion_statistics import as_lines
     from bids_cmb.training.realism_page import RealImage, write_realism_page
 
-    found = write_realism_page(
+    found, bleeds = write_realism_page(
         [RealImage.parse(text) for text in arguments.real],
         arguments.folder,
         arguments.out,
@@ -182,7 +183,7 @@ def _realism(arguments: argparse.Namespace) -> int:
         processes=arguments.processes,
         command=command_line(),
     )
-    lines = []
+    lines = as_lines(bleeds)
     for name, differences in found:
         lines.append(f"{name}: the largest differences, in units of the simulated scans' spread")
         lines += [

@@ -29,6 +29,15 @@ EDGES: Mapping[str, FloatVector] = {
     "magnitude": np.linspace(0.0, 2.0, 61),
     "qsm": np.linspace(-0.2, 0.3, 61),
 }
+#: Groups of MARS regions whose histograms are compared: what a scan alone can tell of its tissues.
+TISSUES: Mapping[str, tuple[str, ...]] = {
+    "deep white matter": ("DPWM", "Ic", "Ec", "Cc"),
+    "deep grey matter": ("Bg", "Th"),
+    "lobes": ("F", "P", "T", "O", "I"),
+    "brainstem and cerebellum": ("B", "C"),
+}
+#: Height of the slabs that veins are counted in, mm, and the line strength (in contrast) that counts as a vein.
+_SLAB_MM, _VEIN = 10.0, 0.08
 #: Bands of the texture spectrum: wavelengths in mm, and the side of the tiles it is taken from.
 WAVELENGTHS = (24.0, 16.0, 12.0, 8.0, 6.0, 4.5, 3.5, 2.7, 2.1, 1.7)
 _TILE_MM = 36.0
@@ -50,6 +59,8 @@ class Statistics:
         By name; nan where the scan does not allow it (too small for tiles, no regions).
     histogram
         Density over the bins of `EDGES`.
+    tissues
+        The same for each of `TISSUES`; empty without regions.
     spectrum
         log10 of the power at the `WAVELENGTHS`; nan beyond the scan's own resolution.
     profile
@@ -58,6 +69,7 @@ class Statistics:
 
     values: Mapping[str, float]
     histogram: FloatVector
+    tissues: Mapping[str, FloatVector]
     spectrum: FloatVector
     profile: FloatVector
 
@@ -102,7 +114,9 @@ def measure(
         values[f"texture, log10 power at {wavelength:g} mm"] = float(power)
     depth = _depth(working, grid.spacing)
     values |= _darkness(level if kind == "magnitude" else level * 0.4, working, depth, _DARK[kind])
-    values |= _tails("line strength", line_strength(level, grid.spacing), working)
+    lines = line_strength(level, grid.spacing)
+    values |= _tails("line strength", lines, working)
+    values["vein density in slabs of 10 mm"] = vein_density(lines, working & (depth > 6.0), grid.spacing)
     values |= _tails("radial symmetry", symmetry, working)
     values["symmetry peaks per litre"] = _peaks(symmetry, working, grid.spacing) / litres
     if model is not None:
@@ -111,8 +125,55 @@ def measure(
         values["stage-1 candidates per litre"] = found / litres
     if mars is not None:
         values |= _regions(image, mask, mars)
+    return Statistics(
+        values,
+        _histogram(inside, kind),
+        {} if mars is None else _tissues(image, mask, mars, kind),
+        spectrum,
+        _profile(image, mask, ready.image.zooms),
+    )
+
+
+def _histogram(inside: FloatArray, kind: str) -> FloatVector:
     density, _ = np.histogram(inside, EDGES[kind], density=True)
-    return Statistics(values, density.astype(np.float64), spectrum, _profile(image, mask, ready.image.zooms))
+    return density.astype(np.float64)
+
+
+def _tissues(image: FloatArray, mask: BoolArray, mars: LabelArray, kind: str) -> dict[str, FloatVector]:
+    """Histogram of each of `TISSUES` that has voxels."""
+    codes = [region[0] for region in MARS_REGIONS]
+    out = {}
+    for name, members in TISSUES.items():
+        own = image[mask & np.isin(mars % 100, [codes.index(code) + 1 for code in members])]
+        if own.size >= 100:
+            out[name] = _histogram(own, kind)
+    return out
+
+
+def vein_density(lines: FloatArray, mask: BoolArray, spacing: Sequence[float]) -> float:
+    """Share of a brain that veins cover when one looks through slabs of 10 mm, as on a minimum-intensity projection.
+
+    Parameters
+    ----------
+    lines
+        From `line_strength`.
+    mask
+        Where to look: the brain without its edge.
+    spacing
+        mm; slabs are stacked along the last axis.
+
+    Returns
+    -------
+    float
+        0-1; nan without a whole slab.
+    """
+    thick = max(1, round(_SLAB_MM / spacing[2]))
+    covered = seen = 0
+    for z in range(0, lines.shape[2] - thick + 1, thick):
+        through = mask[..., z : z + thick].all(axis=2)
+        covered += int((through & (lines[..., z : z + thick].max(axis=2) > _VEIN)).sum())
+        seen += int(through.sum())
+    return covered / seen if seen else math.nan
 
 
 def _relative(ready: Prepared, contrast: Contrast) -> tuple[FloatArray, BoolArray]:

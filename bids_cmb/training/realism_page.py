@@ -21,7 +21,17 @@ from bids_cmb.evaluation.page import environment
 from bids_cmb.imaging.prepare import prepare
 from bids_cmb.report.page import write_page
 from bids_cmb.report.pixels import Window, png_uri, to_grey
-from bids_cmb.training.realism import DEPTHS, EDGES, WAVELENGTHS, Difference, Statistics, differences, measure
+from bids_cmb.training.lesion_statistics import LesionFigure, compare_bleeds, visible_bleeds
+from bids_cmb.training.realism import (
+    DEPTHS,
+    EDGES,
+    TISSUES,
+    WAVELENGTHS,
+    Difference,
+    Statistics,
+    differences,
+    measure,
+)
 from bids_cmb.training.simulate.corpus import load_scan
 from bids_cmb.training.simulate.protocol import Protocol
 from bids_cmb.types import (
@@ -247,8 +257,8 @@ def write_realism_page(
     matched: int = 0,
     processes: int = 1,
     command: str = "",
-) -> list[tuple[str, list[Difference]]]:
-    """Write the page and return the differences of each real image, the largest first.
+) -> tuple[list[tuple[str, list[Difference]]], list[LesionFigure]]:
+    """Write the page; return the differences of each real image, the largest first, and the figures of the bleeds.
 
     Parameters
     ----------
@@ -275,6 +285,8 @@ def write_realism_page(
         If there is nothing simulated to compare a real image with.
     """
     detector = load_model(model)
+    paths = sorted(folder.glob("*.npz")) if folder else []
+    bleeds = compare_bleeds(b for path in paths for b in visible_bleeds(load_scan(path)))
     sections, found = [], []
     for real in reals:
         mine, protocol, height = measure_real(real, detector)
@@ -294,10 +306,11 @@ def write_realism_page(
         title="Real and simulated scans",
         command=command,
         sections=sections,
+        bleeds=bleeds,
         **charts.FRAME,
     ) + "\n"  # fmt: skip
     write_page(path, text)
-    return found
+    return found, bleeds
 
 
 def _run(jobs: Sequence[_Job], processes: int) -> list[Measured]:
@@ -315,6 +328,8 @@ def _section(
     random.Random(len(listed)).shuffle(shown)  # noqa: S311 - an order to look in, no secret
     kind = "qsm" if real.contrast == "qsm" else "magnitude"
     edges = EDGES[kind]
+    middles = 0.5 * (edges[1:] + edges[:-1])
+    unit = "ppm" if kind == "qsm" else "intensity over white matter"
     many = [s.statistics for s in simulated]
     statistics = real.statistics
     return {
@@ -326,7 +341,12 @@ def _section(
         "scans": [(scan.name, scan is real, scan.pictures) for scan in shown],
         "differences": listed,
         "charts": [
-            _compare("Intensity", "ppm" if kind == "qsm" else "intensity over white matter", "density", 0.5 * (edges[1:] + edges[:-1]), statistics.histogram, [s.histogram for s in many]),
+            _compare("Intensity", unit, "density", middles, statistics.histogram, [s.histogram for s in many]),
+            *(
+                _compare(f"Intensity, {tissue}", unit, "density", middles, statistics.tissues[tissue], [s.tissues[tissue] for s in many if tissue in s.tissues])
+                for tissue in TISSUES
+                if tissue in statistics.tissues and any(tissue in s.tissues for s in many)
+            ),
             _compare("Texture", "log2 of the wavelength, mm", "log10 power", np.log2(WAVELENGTHS), statistics.spectrum, [s.spectrum for s in many]),
             _compare("Edge of the brain", "depth below the edge, mm", "mean intensity", DEPTHS, statistics.profile, [s.profile for s in many]),
         ],

@@ -10,8 +10,17 @@ import pytest
 
 from bids_cmb.detector.weights import load_model
 from bids_cmb.errors import UsageError
-from bids_cmb.training.realism import WAVELENGTHS, Statistics, differences, line_strength, texture_spectrum
+from bids_cmb.training.lesion_statistics import as_lines, compare_bleeds, visible_bleeds
+from bids_cmb.training.realism import (
+    WAVELENGTHS,
+    Statistics,
+    differences,
+    line_strength,
+    texture_spectrum,
+    vein_density,
+)
 from bids_cmb.training.realism_page import RealImage, load_real, measure_real
+from tests.training.tiny import invisible, tiny_scan
 
 #: Real images beside the repository, where there are any.
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
@@ -44,9 +53,34 @@ def test_a_line_is_stronger_than_a_dot_or_an_edge() -> None:
     assert float(line_strength(edge, fine).max()) < 0.2 * strength["line"]
 
 
+def test_veins_are_counted_as_one_sees_them_through_a_slab() -> None:
+    lines = np.zeros((40, 40, 12), np.float32)
+    lines[20, :, 3] = lines[30, :, 3] = lines[30, :, 4] = 1.0  # one below the other counts once
+    mask = np.ones(lines.shape, bool)
+    assert vein_density(lines, mask, SPACING) == pytest.approx((2 / 40 + 0) / 2)  # of two slabs
+    assert np.isnan(vein_density(lines[..., :3], mask[..., :3], SPACING))
+
+
+def test_bleeds_are_compared_with_published_ones() -> None:
+    bleeds = [b for seed in range(4) for b in visible_bleeds(tiny_scan(seed))]
+    figures = {f.name: f for f in compare_bleeds(bleeds)}
+    assert figures["diameter, median, mm"].simulated == 6.0
+    assert figures["share of 5 to 10 mm"].simulated == 1.0
+    assert figures["share lobar"].simulated == 1.0
+    loss = figures["share of signal lost, median"]
+    assert loss.low <= loss.simulated <= loss.high
+    assert loss.simulated == pytest.approx(0.7, abs=0.03)
+    assert loss.count == 12
+    assert "published  2.840  simulated  6.000 (6.000 to 6.000), 12 bleeds" in " ".join(
+        as_lines([*figures.values()])
+    )
+    assert not visible_bleeds(invisible(tiny_scan(1)))
+    assert compare_bleeds([]) == []
+
+
 def _statistics(**values: float) -> Statistics:
     empty = np.zeros(1)
-    return Statistics(values, empty, empty, empty)
+    return Statistics(values, empty, {}, empty, empty)
 
 
 def test_the_largest_difference_comes_first() -> None:

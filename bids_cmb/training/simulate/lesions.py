@@ -27,8 +27,11 @@ PLACES: dict[str, tuple[float, tuple[Tissue, ...]]] = {
     "brainstem": (0.045, (Tissue.BRAINSTEM, Tissue.VENTRAL_DC)),
 }
 
+#: Diameter of a deposit, log-normal: median (mm) and spread; and its susceptibility, log-uniform (ppm). With blooming
+#: these give apparent diameters as published on GRE and SWI (`bids-cmb-train realism` compares them).
+DIAMETER, STRENGTH = (1.57, 0.35), (0.3, 2.5)
 #: Share of deposits that are several millimetres wide themselves, instead of by blooming.
-LARGE_SHARE = 0.12
+LARGE_SHARE = 0.03
 #: R2* at 3 T per susceptibility, 1/s per ppm: 2 pi / (9 sqrt 3) x 2 pi x 42.58 MHz/T x 3 T x 1e-6; and its upper end.
 STATIC_DEPHASING = 323.0
 _FASTEST_R2STAR = 500.0
@@ -84,8 +87,8 @@ def draw_deposits(
         else:
             continue
         deep = name in ("basal ganglia", "thalamus")
-        diameter = min(6.0, max(0.5, math.exp(rng.normal(0.38 + 0.12 * deep, 0.42))))
-        strength = math.exp(rng.uniform(math.log(0.5), math.log(5.0)))
+        diameter = min(6.0, max(0.5, math.exp(rng.normal(math.log(DIAMETER[0]) + 0.12 * deep, DIAMETER[1]))))
+        strength = math.exp(rng.uniform(math.log(STRENGTH[0]), math.log(STRENGTH[1])))
         if rng.chance(large_share):  # old, resorbed blood: wide and weaker, as large on QSM as on T2*
             diameter, strength = rng.uniform(3.0, 10.0), math.exp(rng.uniform(math.log(0.12), math.log(1.5)))
         # Iron in grains dephases the water between them: static dephasing, see STATIC_DEPHASING (Yablonskiy
