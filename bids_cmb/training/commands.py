@@ -88,7 +88,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         return evaluate_dataset(arguments)
     from bids_cmb.detector.weights import load_model
     from bids_cmb.evaluation.evaluate import evaluate
-    from bids_cmb.training.gallery import failure_gallery
+    from bids_cmb.training.gallery import failure_gallery, failure_sheet
     from bids_cmb.training.held_out import judge_scans, summarise
     from bids_cmb.types import CONTRASTS
 
@@ -121,14 +121,17 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             "Model": f"{model.name} {model.version}, SHA-256 {model.sha256[:12]}",
             "Command": command_line(),
         }
+        failures = failure_gallery(zip(paths, results, strict=True))
         write_evaluation(
             evaluate([r.pair for r in results]),
             arguments.out,
             "Detection on simulated scans",
             facts,
             notes,
-            failure_gallery(zip(paths, results, strict=True)),
+            failures,
         )
+        if (sheet := failure_sheet(failures)) is not None:
+            sheet.save(arguments.out / "failures.png", optimize=True)
     return 0
 
 

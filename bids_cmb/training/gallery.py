@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import base64
+import io
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageDraw
 
 from bids_cmb.evaluation.matching import match_scan
 from bids_cmb.evaluation.page import Failure
@@ -17,6 +20,8 @@ from bids_cmb.types import CONTRASTS, Point, Volume
 
 #: Pictures of each contrast and kind, and edge of a picture, mm.
 _MOST, _EDGE_MM = 8, 30.0
+#: Edge of a picture on the sheet and height of the words above a row, pixels.
+_TILE, _HEADING = 96, 16
 
 
 def failure_gallery(judged: Iterable[tuple[Path, HeldOutResult]]) -> list[Failure]:
@@ -57,6 +62,26 @@ def failure_gallery(judged: Iterable[tuple[Path, HeldOutResult]]) -> list[Failur
                 for _, path, position, words in worst
             ]
     return failures
+
+
+def failure_sheet(failures: Sequence[Failure]) -> Image.Image | None:
+    """Put the middle picture of every failure on one sheet, a row for each contrast and kind; None without any."""
+    rows: dict[str, list[Failure]] = {}
+    for failure in failures:
+        rows.setdefault(f"{failure.contrast}, {failure.kind} (simulated scans)", []).append(failure)
+    if not rows:
+        return None
+    sheet = Image.new("L", (_MOST * _TILE, len(rows) * (_TILE + _HEADING)), 255)
+    words = ImageDraw.Draw(sheet)
+    for number, (name, row) in enumerate(rows.items()):
+        top = number * (_TILE + _HEADING)
+        words.text((2, top + 2), name, fill=0)
+        for column, failure in enumerate(row):
+            uri, width, height = failure.pictures[1]
+            picture = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+            size = (round(_TILE * width / _EDGE_MM), round(_TILE * height / _EDGE_MM))
+            sheet.paste(picture.resize(size), (column * _TILE, top + _HEADING))
+    return sheet
 
 
 def _pictures(scan: SimulatedScan, position: Point) -> tuple[tuple[str, float, float], ...]:

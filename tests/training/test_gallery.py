@@ -9,7 +9,7 @@ import numpy as np
 
 from bids_cmb.evaluation.evaluate import evaluate
 from bids_cmb.evaluation.page import write_evaluation_page
-from bids_cmb.training.gallery import failure_gallery
+from bids_cmb.training.gallery import failure_gallery, failure_sheet
 from bids_cmb.training.held_out import compared
 from bids_cmb.training.simulate.corpus import save_scan
 from bids_cmb.types import Candidate, Detection
@@ -34,6 +34,11 @@ def test_missed_and_false_ones_are_drawn_worst_first(tmp_path: Path) -> None:
     assert "depth 0.90" in gallery[0].caption
     assert "probability 0.40" in gallery[2].caption
     assert all(len(failure.pictures) == 3 for failure in gallery)
+    sheet = failure_sheet(gallery)
+    assert sheet is not None
+    tile = sheet.crop((96, 16, 192, 112))  # the second missed one
+    assert len(np.unique(np.asarray(tile))) > 20
+    assert failure_sheet([]) is None
     facts = {"Model": "x"}
     page = write_evaluation_page(
         evaluate([result.pair]), tmp_path / "e.html", title="t", facts=facts, gallery=gallery

@@ -15,7 +15,7 @@ from torch import Tensor
 from bids_cmb.training.simulate.grids import smooth, smooth_field
 from bids_cmb.training.simulate.random_source import RandomSource
 from bids_cmb.training.simulate.subject import Subject
-from bids_cmb.training.simulate.tissues import PARENCHYMA, Tissue
+from bids_cmb.training.simulate.tissues import PARENCHYMA, Tissue, one_of
 
 #: Share of bleeds by place, and the tissues that make it up.
 PLACES: dict[str, tuple[float, tuple[Tissue, ...]]] = {
@@ -73,7 +73,7 @@ def draw_deposits(
     """Choose places, sizes and strengths of `count` microbleeds, at least 5 mm apart; see `LARGE_SHARE`."""
     deposits: list[Deposit] = []
     names = list(PLACES)
-    pools = {name: torch.nonzero(_is(subject.tissue, PLACES[name][1])) for name in names}
+    pools = {name: torch.nonzero(one_of(subject.tissue, PLACES[name][1])) for name in names}
     for _ in range(count):
         for _attempt in range(20):
             name = names[rng.choice([PLACES[n][0] for n in names])]
@@ -182,15 +182,11 @@ def draw_mimics(subject: Subject, maps: Maps, rng: RandomSource) -> list[Mimic]:
 
 def draw_calcifications(subject: Subject, rng: RandomSource) -> list[Mimic]:
     """Choose places for up to four calcified granulomas in the parenchyma."""
-    pool = torch.nonzero(_is(subject.tissue, PARENCHYMA))
+    pool = torch.nonzero(one_of(subject.tissue, PARENCHYMA))
     places = pool[rng.pick(rng.integer(0, 4), len(pool))].tolist() if len(pool) else []
     return [
         Mimic((float(x), float(y), float(z)), rng.uniform(0.5, 2.0), "calcification") for x, y, z in places
     ]
-
-
-def _is(tissue: Tensor, kinds: tuple[Tissue, ...]) -> Tensor:
-    return torch.isin(tissue, torch.tensor([int(t) for t in kinds], dtype=tissue.dtype, device=tissue.device))
 
 
 def _speckle(
@@ -232,7 +228,7 @@ def _near(
     low = (middle - steps).long().clamp(min=0)
     box = tuple(slice(int(a), int(a) + 2 * steps + 1) for a in low)
     patch = subject.tissue[box]
-    inside = torch.ones_like(patch, dtype=torch.bool) if kinds is None else _is(patch, kinds)
+    inside = torch.ones_like(patch, dtype=torch.bool) if kinds is None else one_of(patch, kinds)
     voxels = torch.nonzero(inside) + low
     distance = (voxels.float() - middle).norm(dim=1) * subject.spacing
     return voxels[distance < reach]
@@ -297,11 +293,11 @@ def _plexus(subject: Subject, maps: Maps, rng: RandomSource, side: float, mimics
 
 
 def _white_matter_damage(subject: Subject, maps: Maps, rng: RandomSource, mimics: list[Mimic]) -> None:
-    white = _is(subject.tissue, (Tissue.WHITE_MATTER,))
+    white = one_of(subject.tissue, (Tissue.WHITE_MATTER,))
     pool = torch.nonzero(white)
     if rng.chance(0.6):
         ventricle = smooth(
-            _is(subject.tissue, (Tissue.VENTRICLE,)).float()[::2, ::2, ::2].contiguous(), (3.0, 3.0, 3.0)
+            one_of(subject.tissue, (Tissue.VENTRICLE,)).float()[::2, ::2, ::2].contiguous(), (3.0, 3.0, 3.0)
         )
         near = torch.nn.functional.interpolate(ventricle[None, None], size=subject.shape, mode="trilinear")[
             0, 0
@@ -329,7 +325,7 @@ def _white_matter_damage(subject: Subject, maps: Maps, rng: RandomSource, mimics
 
 
 def _large_lesions(subject: Subject, maps: Maps, rng: RandomSource, mimics: list[Mimic]) -> None:
-    parenchyma = torch.nonzero(_is(subject.tissue, PARENCHYMA)) if rng.chance(0.15) else None
+    parenchyma = torch.nonzero(one_of(subject.tissue, PARENCHYMA)) if rng.chance(0.15) else None
     if parenchyma is None or len(parenchyma) == 0:
         return
     where = parenchyma[int(rng.pick(1, len(parenchyma)))].float()
@@ -364,7 +360,7 @@ def _large_lesions(subject: Subject, maps: Maps, rng: RandomSource, mimics: list
         mimics.append(Mimic((x, y, z), 9.0, "cavernoma"))
     else:  # superficial siderosis: a film on the cortex
         reach = rng.uniform(12, 35)
-        surface = smooth(_is(subject.tissue, PARENCHYMA).float(), (1.0, 1.0, 1.0))
+        surface = smooth(one_of(subject.tissue, PARENCHYMA).float(), (1.0, 1.0, 1.0))
         axes = [torch.arange(n, device=surface.device, dtype=torch.float32) for n in subject.shape]
         squared = (
             (axes[0] - x)[:, None, None] ** 2

@@ -18,7 +18,7 @@ from bids_cmb.training.simulate.grids import gradient, smooth, smooth_field
 from bids_cmb.training.simulate.physics import dipole_kernel
 from bids_cmb.training.simulate.random_source import RandomSource
 from bids_cmb.training.simulate.subject import Subject
-from bids_cmb.training.simulate.tissues import PARENCHYMA, Tissue
+from bids_cmb.training.simulate.tissues import PARENCHYMA, Tissue, one_of
 from bids_cmb.training.simulate.vessels import Vessels, draw_central_veins
 
 #: Distance between the control points of the fields whose zeros are white-matter and surface veins, mm.
@@ -49,7 +49,7 @@ def draw_field_vessels(subject: Subject, rng: RandomSource, *, density: float = 
     """
     closer = 1 / math.sqrt(density)
     tissue = subject.tissue
-    parenchyma = torch.isin(tissue, torch.tensor([int(t) for t in PARENCHYMA], dtype=tissue.dtype).to(tissue))
+    parenchyma = one_of(tissue, PARENCHYMA)
     depth = smooth(parenchyma.float(), (1.5 / subject.spacing,) * 3)
     white = (tissue == int(Tissue.WHITE_MATTER)) | (tissue == int(Tissue.CEREBELLUM_WHITE))
     inner = _tubes(

@@ -12,7 +12,7 @@ from torch import Tensor
 from bids_cmb.training.simulate.grids import gradient, sample, smooth, smooth_field
 from bids_cmb.training.simulate.heads import Head
 from bids_cmb.training.simulate.random_source import RandomSource
-from bids_cmb.training.simulate.tissues import BRAIN, PROPERTIES, Tissue
+from bids_cmb.training.simulate.tissues import BRAIN, PROPERTIES, Tissue, one_of
 
 _TISSUES = tuple(Tissue)
 #: Air around the head, mm.
@@ -150,7 +150,7 @@ def _random_linear(rng: RandomSource, tilt: tuple[float, float, float]) -> Tenso
 
 def _plausible_size(head: Head, labels: Tensor, linear: Tensor) -> float:
     """Factor on the head's millimetres that brings the brain's volume into `_VOLUME`."""
-    brain = torch.isin(labels, torch.tensor([int(t) for t in BRAIN], device=labels.device)).sum()
+    brain = one_of(labels, BRAIN).sum()
     litres = float(brain) * abs(float(np.linalg.det(head.affine[:3, :3]))) * 1e-6
     litres /= abs(float(torch.linalg.det(linear)))
     wanted = min(max(litres, _VOLUME[0]), _VOLUME[1])
@@ -158,7 +158,7 @@ def _plausible_size(head: Head, labels: Tensor, linear: Tensor) -> float:
 
 
 def _centre(labels: Tensor) -> Tensor:
-    brain = torch.isin(labels, torch.tensor([int(t) for t in BRAIN], device=labels.device))
+    brain = one_of(labels, BRAIN)
     return torch.nonzero(brain).double().mean(dim=0).cpu()
 
 
@@ -263,7 +263,7 @@ def _head_voxels(frame: _Frame, linear: Tensor, spacing: float, displacement: Te
 
 def _inner(labels: Tensor) -> Tensor:
     """Return 1 well inside the brain, so that only ventricles widen, not the outer CSF."""
-    brain = torch.isin(labels, torch.tensor([int(t) for t in BRAIN], device=labels.device)).float()
+    brain = one_of(labels, BRAIN).float()
     return (smooth(brain, (8.0, 8.0, 8.0)) > 0.9).float()
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from bids_cmb.training.simulate.grids import sample, smooth
 from bids_cmb.training.simulate.physics import Acquisition
 from bids_cmb.training.simulate.subject import Subject
-from bids_cmb.training.simulate.tissues import BRAIN, Tissue
+from bids_cmb.training.simulate.tissues import BRAIN, Tissue, one_of
 from bids_cmb.training.simulate.vessels import Vessels
 
 #: Values of the map: a later one wins. 0 is ordinary tissue.
@@ -36,10 +36,10 @@ def on_grid(fine: Tensor, acquisition: Acquisition) -> Tensor:
 
 def surroundings(subject: Subject, vessels: Vessels, acquisition: Acquisition) -> npt.NDArray[np.uint8]:
     """Map what a voxel of the image holds besides ordinary tissue: indices of `KINDS`, (X, Y, Z)."""
-    outside = ~_is(subject.tissue, BRAIN)
+    outside = ~one_of(subject.tissue, BRAIN)
     shares = (
-        _is(subject.tissue, _FLUID).float(),
-        _is(subject.tissue, _IRON).float(),
+        one_of(subject.tissue, _FLUID).float(),
+        one_of(subject.tissue, _IRON).float(),
         outside.float(),
         vessels.voids,
         vessels.veins,
@@ -104,7 +104,3 @@ def cause_at(
         if found:
             return KINDS[kind]
     return near[0][2] if near else "tissue"
-
-
-def _is(tissue: Tensor, kinds: tuple[Tissue, ...]) -> Tensor:
-    return torch.isin(tissue, torch.tensor([int(t) for t in kinds], dtype=tissue.dtype, device=tissue.device))

@@ -6,8 +6,12 @@ Values are the ranges of the literature on susceptibility mapping and relaxometr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+
+import torch
+from torch import Tensor
 
 
 class Tissue(IntEnum):
@@ -78,3 +82,8 @@ PROPERTIES: dict[Tissue, Properties] = {
     Tissue.FAT: Properties((0.3, 0.9), (20.0, 50.0), (0.3, 1.6)),
     Tissue.AIR: Properties((9.0, 9.0), (0.0, 0.0), (0.0, 0.0)),
 }
+
+
+def one_of(labels: Tensor, kinds: Sequence[Tissue]) -> Tensor:
+    """Bool tensor: where a label map holds one of some tissues."""
+    return torch.isin(labels, torch.tensor([int(t) for t in kinds], dtype=labels.dtype, device=labels.device))

@@ -18,7 +18,7 @@ from torch import Tensor
 from bids_cmb.training.simulate.grids import gradient, sample, smooth
 from bids_cmb.training.simulate.random_source import RandomSource
 from bids_cmb.training.simulate.subject import Subject
-from bids_cmb.training.simulate.tissues import PARENCHYMA, Tissue
+from bids_cmb.training.simulate.tissues import PARENCHYMA, Tissue, one_of
 from bids_cmb.training.simulate.walkers import Beads, Kind, Steer, Stop, grow, splat
 
 #: Course of the central veins and sinuses in MNI152 (mm) and their radius (mm); those off the midline are mirrored.
@@ -98,19 +98,13 @@ class _Guides:
 def _guides(subject: Subject) -> _Guides:
     step = max(1, round(1.2 / subject.spacing))
     tissue = subject.tissue[::step, ::step, ::step].contiguous()
-    parenchyma = _is(tissue, PARENCHYMA)
+    parenchyma = one_of(tissue, PARENCHYMA).float()
     width = 2.0 / (subject.spacing * step)
     surface = smooth(parenchyma, (width,) * 3)
-    ventricle = smooth(_is(tissue, (Tissue.VENTRICLE,)), (5 * width,) * 3)
+    ventricle = smooth(one_of(tissue, (Tissue.VENTRICLE,)).float(), (5 * width,) * 3)
     return _Guides(
         subject.spacing, step, surface, _unit(gradient(surface)), _unit(gradient(ventricle)), tissue
     )
-
-
-def _is(tissue: Tensor, kinds: tuple[Tissue, ...]) -> Tensor:
-    return torch.isin(
-        tissue, torch.tensor([int(t) for t in kinds], dtype=tissue.dtype, device=tissue.device)
-    ).float()
 
 
 def _unit(vectors: Tensor) -> Tensor:
@@ -155,12 +149,9 @@ def draw_vessels(subject: Subject, rng: RandomSource, *, density: float = 1.0) -
 
 
 def _medullary(rng: RandomSource, guides: _Guides, density: float) -> list[Beads]:
-    white = (
-        _is(
-            guides.tissue,
-            (Tissue.WHITE_MATTER, Tissue.CEREBELLUM_WHITE, Tissue.CAUDATE, Tissue.THALAMUS, Tissue.PUTAMEN),
-        )
-        > 0
+    white = one_of(
+        guides.tissue,
+        (Tissue.WHITE_MATTER, Tissue.CEREBELLUM_WHITE, Tissue.CAUDATE, Tissue.THALAMUS, Tissue.PUTAMEN),
     )
     count = round(rng.uniform(90, 500) * density)
     starts = _starts(rng, white, count)
@@ -215,7 +206,7 @@ def _cortical(rng: RandomSource, guides: _Guides, density: float) -> list[Beads]
 
 
 def _subependymal(rng: RandomSource, guides: _Guides, density: float) -> Beads:
-    ventricle = _is(guides.tissue, (Tissue.VENTRICLE,))
+    ventricle = one_of(guides.tissue, (Tissue.VENTRICLE,)).float()
     near = smooth(ventricle, (1.2, 1.2, 1.2))
     inward = _unit(gradient(near))
     starts = _starts(rng, (near > 0.3) & (near < 0.7), round(rng.uniform(6, 40) * density))
@@ -280,7 +271,7 @@ def _curve(nodes: Tensor, step: float) -> Tensor:
 
 def _arteries(rng: RandomSource, guides: _Guides, subject: Subject) -> Beads:
     """Flow voids in the basal cisterns and the Sylvian fissures."""
-    fluid = _is(guides.tissue, (Tissue.CSF,)) > 0
+    fluid = one_of(guides.tissue, (Tissue.CSF,))
     index = torch.nonzero(fluid).float()
     if len(index) == 0:
         return Beads(index, index[:, 0], index[:, 0])
