@@ -52,7 +52,7 @@ CMB_COLUMNS: Final[Columns] = {
     "total_volume": {"Description": "Sum of the volumes, blooming included.", "Units": "mm^3"},
     "field_strength": {"Description": "From the image's sidecar.", "Units": "T"},
     "echo_time": {"Description": "From the image's sidecar.", "Units": "s"},
-    "voxel_size": {"Description": "Voxel edges along left-right x back-front x down-up.", "Units": "mm"},
+    "voxel_size": {"Description": "Voxel edges along left-right x back-front x down-up, to a hundredth of a millimetre.", "Units": "mm"},
     "brain_volume": {"Description": "Volume of the brain mask.", "Units": "mm^3"},
     "snr": {"Description": "Median brain signal over noise (QSM: 1 over the noise in ppm)."},
     "model": {"Description": "Name and version of the weights."},
@@ -235,5 +235,5 @@ def _lesion_rows(scans: Iterable[ScanOutcome]) -> Iterable[Mapping[str, Cell]]:
 
 def _voxel_size(value: object) -> str | None:
     edges = [finite_number(edge) for edge in value] if isinstance(value, list) else []
-    known = [f"{edge:g}" for edge in edges if edge is not None]
+    known = [f"{round(edge, 2):g}" for edge in edges if edge is not None]
     return "x".join(known) if known and len(known) == len(edges) else None
