@@ -52,7 +52,10 @@ CMB_COLUMNS: Final[Columns] = {
     "total_volume": {"Description": "Sum of the volumes, blooming included.", "Units": "mm^3"},
     "field_strength": {"Description": "From the image's sidecar.", "Units": "T"},
     "echo_time": {"Description": "From the image's sidecar.", "Units": "s"},
-    "voxel_size": {"Description": "Voxel edges along left-right x back-front x down-up, to a hundredth of a millimetre.", "Units": "mm"},
+    "voxel_size": {
+        "Description": "Voxel edges along left-right x back-front x down-up, to a hundredth of a millimetre.",
+        "Units": "mm",
+    },
     "brain_volume": {"Description": "Volume of the brain mask.", "Units": "mm^3"},
     "snr": {"Description": "Median brain signal over noise (QSM: 1 over the noise in ppm)."},
     "model": {"Description": "Name and version of the weights."},

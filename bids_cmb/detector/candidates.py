@@ -13,9 +13,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from bids_cmb.detector.networks import CandidateNet
 
-#: Most slices computed at once and those beside them that are computed twice, so that a block's border does not show.
+#: Most slices computed at once, and how far the network reaches across slices: so many beside a block are computed twice.
 _BLOCK_SLICES = 64
-_HALO = 8
+_HALO = 16
 #: Two peaks nearer than this are one candidate, mm.
 PEAK_DISTANCE = 3.5
 #: No scan keeps more candidates than this, the best first.
@@ -40,15 +40,16 @@ def heat_map(network: CandidateNet, channels: Tensor) -> Tensor:
     """
     network = _folded(network)
     x, y, z = channels.shape[1:]
-    padded = F.pad(channels, (_HALO, _HALO + z % 2, 0, -y % 8, 0, -x % 8))
+    padded = F.pad(channels, (0, z % 2, 0, -y % 8, 0, -x % 8))
     out = torch.empty((x, y, z), device=channels.device)
     step = math.ceil(z / math.ceil(z / _BLOCK_SLICES))
     step += step % 2  # slices are pooled in pairs
     for first in range(0, z, step):
-        count = min(step, z - first)
-        block = padded[None, ..., first : first + count + count % 2 + 2 * _HALO]
+        count, low = min(step, z - first), max(0, first - _HALO)
+        block = padded[None, ..., low : first + step + _HALO]
         block = block.contiguous(memory_format=torch.channels_last_3d)  # a third less time on a CPU
-        out[..., first : first + count] = torch.sigmoid(network(block))[0, 0, :x, :y, _HALO : _HALO + count]
+        heat = torch.sigmoid(network(block))[0, 0, :x, :y]
+        out[..., first : first + count] = heat[..., first - low : first - low + count]
     return out
 
 

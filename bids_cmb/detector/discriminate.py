@@ -15,6 +15,8 @@ from bids_cmb.types import CONTRASTS, Contrast
 #: Edge of a cube in plane (21 mm) and across slices, working voxels.
 CUBE_IN_PLANE = 28
 CUBE_SLICES = 10
+#: Channels of a cube: three of the near view and three of the wide one, see `stage2_cubes`.
+VIEWS = 6
 #: The wide view joins two slices where they are thinner than this, mm: ten thicker ones reach far enough.
 _POOL_SLICES_BELOW = 2.5
 _CUBES_AT_ONCE = 32

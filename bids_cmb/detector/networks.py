@@ -75,7 +75,6 @@ class _Features(nn.Module):
 
     def __init__(self, channels: int, widths: tuple[int, int, int]) -> None:
         super().__init__()
-        self.channels, self.widths = channels, widths
         a, b, c = widths
         self.first, self.second, self.third = _block(channels, a, 1), _block(a, b), _block(b, c)
         self.facts = nn.Linear(FACTS, a)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bids_cmb.detector.networks import CandidateNet, Student
 
 DEFAULT_MODEL = "bids-cmb-1"
-MANIFEST_FORMAT = 1
+MANIFEST_FORMAT = 2
 
 
 @dataclass(frozen=True)

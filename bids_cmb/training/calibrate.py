@@ -33,7 +33,7 @@ def fit_calibration(logits: npt.NDArray[np.float64], labels: npt.NDArray[np.int6
     Calibration
         The identity if either class is missing.
     """
-    if labels.min(initial=1) == labels.max(initial=0):
+    if len(np.unique(labels)) < 2:
         return Calibration(1.0, 0.0)
 
     def cost(parameters: npt.NDArray[np.float64]) -> float:

@@ -170,6 +170,8 @@ def _template_head() -> AbstractContextManager[Path]:
 
 
 def _simulate(arguments: argparse.Namespace) -> int:
+    if arguments.large_share is not None and not 0 <= arguments.large_share <= 1:
+        raise UsageError("--large-share is a share: from 0 to 1.")
     from bids_cmb.training.simulate.corpus import make_corpus, plan
     from bids_cmb.training.simulate.lesions import LARGE_SHARE
 

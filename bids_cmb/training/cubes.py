@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bids_cmb.detector.discriminate import VIEWS
 from bids_cmb.errors import InputError
 from bids_cmb.training.scan_candidates import ScanCandidates
 
 #: Share of candidates whose place is kept back in training, and the blur of the others (half the box is 1).
 _PLACES_KEPT_BACK, _PLACE_BLUR = 0.15, 0.05
 #: Share of candidates that are zoomed, and the logarithms of the least and the greatest zoom: few simulated bleeds are
-#: as wide as the largest real ones.
+#: as wide as the largest real ones. All channels are zoomed, though the symmetry of a bleed twice as wide is another.
 _ZOOMED, _ZOOMS = 0.25, (-0.1, 0.9)
 #: Channels of the image in the near and the wide view, and what is left of the noise in the wide one, whose voxels are
 #: means of four or eight.
@@ -76,9 +77,18 @@ class CubePool:
 
     @classmethod
     def load(cls, path: Path) -> CubePool:
-        """Read what `save` wrote."""
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        InputError
+            If an earlier version wrote it, with other views of the candidates.
+        """
         with np.load(path, allow_pickle=False) as store:
-            return cls(*(torch.from_numpy(store[field.name]) for field in fields(cls)))
+            pool = cls(*(torch.from_numpy(store[field.name]) for field in fields(cls)))
+        if pool.cubes.shape[1] != VIEWS:
+            raise InputError(f"{path} was made by an earlier version: delete it, and it is made anew.")
+        return pool
 
 
 class CubeSampler:
@@ -115,7 +125,7 @@ class CubeSampler:
         return torch.cat([facts[:, :4], known, known * (facts[:, 5:] + blur)], dim=1)
 
     def _moved(self, cubes: Tensor, segmentation: Tensor) -> tuple[Tensor, Tensor]:
-        """Shift, mirror and turn each cube: peaks do not always hit the centre, and slices lie any way."""
+        """Shift (by a voxel of each view), mirror and turn: peaks do not always hit the centre, and slices lie any way."""
         moved = []
         for pair in zip(cubes, segmentation, strict=True):
             shift = [int(v) for v in self._rng.integers(-1, 2, 2)]

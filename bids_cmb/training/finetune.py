@@ -19,7 +19,7 @@ from bids_cmb import __version__
 from bids_cmb.detector.networks import Student
 from bids_cmb.detector.weights import Model, save_model
 from bids_cmb.errors import UsageError
-from bids_cmb.training.calibrate import choose_threshold, fit_calibration
+from bids_cmb.training.calibrate import choose_definite, choose_threshold, fit_calibration
 from bids_cmb.training.checkpoints import begin
 from bids_cmb.training.cubes import CubePool
 from bids_cmb.training.datasets import AnnotatedScan, to_training_scan
@@ -282,12 +282,11 @@ def recalibrate(
         kept = [s.labels >= 0 for s in mine]
         z = torch.cat([judge(student, s)[k] for s, k in zip(mine, kept, strict=True)]).double().numpy()
         y = torch.cat([s.labels[k] for s, k in zip(mine, kept, strict=True)]).numpy()
-        # These are real scans: their share of microbleeds is what it is.
         fitted = fit_calibration(z, y)
         p = 1 / (1 + np.exp(-(fitted.scale * z + fitted.offset)))
         calibration[contrast] = asdict(fitted)
         thresholds[contrast] = choose_threshold(p.tolist(), y.tolist(), len(mine))
-        definite[contrast] = round(max(0.8, thresholds[contrast]), 3)
+        definite[contrast] = choose_definite(thresholds[contrast])
         accepted = p >= thresholds[contrast]
         validation[contrast] = {
             "scans": len(mine),

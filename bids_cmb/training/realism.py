@@ -151,7 +151,7 @@ def _tissues(image: FloatArray, mask: BoolArray, mars: LabelArray, kind: str) ->
 
 
 def vein_density(lines: FloatArray, mask: BoolArray, spacing: Sequence[float]) -> float:
-    """Share of a brain that veins cover when one looks through slabs of 10 mm, as on a minimum-intensity projection.
+    """Share of a brain that veins cover when one looks through slabs of about 10 mm (whole slices), as on a minimum-intensity projection.
 
     Parameters
     ----------

@@ -7,9 +7,10 @@ import logging
 import math
 import multiprocessing
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from bids_cmb.evaluation.page import environment
 from bids_cmb.imaging.prepare import prepare
 from bids_cmb.report.page import write_page
 from bids_cmb.report.pixels import Window, png_uri, to_grey
-from bids_cmb.training.lesion_statistics import LesionFigure, compare_bleeds, visible_bleeds
+from bids_cmb.training.lesion_statistics import Bleed, LesionFigure, compare_bleeds, visible_bleeds
 from bids_cmb.training.realism import (
     DEPTHS,
     EDGES,
@@ -47,6 +48,8 @@ from bids_cmb.types import (
 )
 
 _log = logging.getLogger(__name__)
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
 
 #: Slices shown of each scan, as shares of the height of its brain.
 _SHOWN = (0.35, 0.5, 0.62, 0.75)
@@ -285,8 +288,8 @@ def write_realism_page(
         If there is nothing simulated to compare a real image with.
     """
     detector = load_model(model)
-    paths = sorted(folder.glob("*.npz")) if folder else []
-    bleeds = compare_bleeds(b for path in paths for b in visible_bleeds(load_scan(path)))
+    scans = [path for c in CONTRASTS for path in sorted(folder.glob(f"{c}_*.npz"))] if folder else []
+    bleeds = compare_bleeds(bleed for one in _run(_bleeds_of, scans, processes) for bleed in one)
     sections, found = [], []
     for real in reals:
         mine, protocol, height = measure_real(real, detector)
@@ -297,7 +300,7 @@ def write_realism_page(
             raise UsageError(
                 f"There are {len(jobs)} simulated {real.contrast} scans to compare {real.path.name} with; at least three are needed (a folder of them, or --matched)."
             )
-        others = _run(jobs, processes)
+        others = _run(_simulated, jobs, processes)
         listed = differences(mine.statistics, [o.statistics for o in others])
         found.append((mine.name, listed))
         sections.append(_section(mine, others, listed, protocol))
@@ -313,11 +316,15 @@ def write_realism_page(
     return found, bleeds
 
 
-def _run(jobs: Sequence[_Job], processes: int) -> list[Measured]:
-    if processes == 1:
-        return [_simulated(job) for job in jobs]
+def _bleeds_of(path: Path) -> list[Bleed]:
+    return visible_bleeds(load_scan(path))
+
+
+def _run(work: Callable[[_In], _Out], jobs: Sequence[_In], processes: int) -> list[_Out]:
+    if processes == 1 or not jobs:
+        return [work(job) for job in jobs]
     with multiprocessing.get_context("spawn").Pool(min(processes, len(jobs))) as pool:
-        return pool.map(_simulated, jobs, chunksize=1)
+        return pool.map(work, jobs, chunksize=1)
 
 
 def _section(

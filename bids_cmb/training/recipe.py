@@ -188,6 +188,7 @@ def earlier_networks(recipe: Recipe) -> Earlier:
     """
     if not recipe.continued_from:
         return Earlier()
+    torch.manual_seed(recipe.seed)  # parts that the earlier networks had not begin at random
     folder = Path(recipe.continued_from)
     if not (folder / "stage1.ckpt").is_file():
         raise InputError(f"There is no checkpoint {folder / 'stage1.ckpt'} to go on from.")
@@ -209,16 +210,17 @@ def earlier_networks(recipe: Recipe) -> Earlier:
     return Earlier(**found)
 
 
+#: Parts of stage 2 that came with the wide view, and the layer that took its features as further inputs.
+_WIDE_PARTS, _WIDENED = ("classifier.wide.", "classifier.squeeze_wide."), "classifier.decide.1.weight"
+
+
 def _grown(kept: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Fit weights of an earlier version to a network that has more parts or inputs: new inputs weigh nothing at first."""
-    out = dict(kept)
-    for name, weights in wanted.items():
-        old = kept.get(name)
-        if old is None:
-            out[name] = weights
-        elif old.ndim == weights.ndim == 2 and len(old) == len(weights) and old.shape[1] < weights.shape[1]:
-            out[name] = nn.functional.pad(old, (0, weights.shape[1] - old.shape[1]))
-    return out
+    """Give weights of a stage 2 that knew no wide view one that has no say yet."""
+    if _WIDENED not in kept or any(name.startswith(_WIDE_PARTS) for name in kept):
+        return kept
+    new = {name: weights for name, weights in wanted.items() if name.startswith(_WIDE_PARTS)}
+    more = wanted[_WIDENED].shape[1] - kept[_WIDENED].shape[1]
+    return {**kept, **new, _WIDENED: nn.functional.pad(kept[_WIDENED], (0, more))}
 
 
 def earlier_anatomy(folder: Path | None) -> set[str]:

@@ -14,6 +14,7 @@ from bids_cmb.detector.devices import choose_device
 from bids_cmb.detector.discriminate import CUBE_IN_PLANE, CUBE_SLICES, cut_cubes, stage2_cubes
 from bids_cmb.detector.grid import WorkingGrid, resize_matrix
 from bids_cmb.detector.network_input import local_contrast, network_input
+from bids_cmb.detector.networks import CandidateNet
 from bids_cmb.detector.outline import outline_candidate
 from bids_cmb.detector.pipeline import detect
 from bids_cmb.detector.weights import Model
@@ -79,11 +80,36 @@ def test_peaks_are_apart_and_sorted() -> None:
     assert heights.tolist() == pytest.approx([0.95, 0.9])
 
 
-def test_blocks_of_slices_do_not_show(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def lively() -> CandidateNet:
+    """A network whose heat map goes up and down, unlike that of an untrained one."""
+    torch.manual_seed(3)
+    network = CandidateNet(2, (4, 4, 4, 4)).eval()
+    for part in network.modules():
+        if isinstance(part, torch.nn.BatchNorm3d):
+            part.running_mean.normal_(0, 0.1)  # type: ignore[union-attr]
+            part.running_var.uniform_(0.05, 0.2)  # type: ignore[union-attr]
+            torch.nn.init.uniform_(part.weight, 0.5, 1.5)
+    torch.nn.init.zeros_(network.head.bias)  # type: ignore[arg-type]
+    return network
+
+
+def test_blocks_of_slices_do_not_show(lively: CandidateNet, monkeypatch: pytest.MonkeyPatch) -> None:
     channels = torch.rand(2, 30, 41, 37)
-    whole = heat_map(model.candidate_net, channels)
+    whole = heat_map(lively, channels)
+    assert whole.std() > 0.02
     monkeypatch.setattr("bids_cmb.detector.candidates._BLOCK_SLICES", 10)
-    torch.testing.assert_close(heat_map(model.candidate_net, channels), whole, atol=1e-5, rtol=0)
+    torch.testing.assert_close(heat_map(lively, channels), whole, atol=1e-5, rtol=0)
+    monkeypatch.setattr("bids_cmb.detector.candidates._HALO", 8)
+    assert (heat_map(lively, channels) - whole).abs().max() > 1e-3  # it does reach that far
+
+
+@torch.inference_mode()
+def test_folded_normalisation_gives_the_same_heat(lively: CandidateNet) -> None:
+    channels = torch.rand(2, 16, 24, 12)
+    torch.testing.assert_close(
+        heat_map(lively, channels), torch.sigmoid(lively(channels[None]))[0, 0], atol=1e-5, rtol=0
+    )
 
 
 def test_cubes_are_centred_even_at_the_border() -> None:

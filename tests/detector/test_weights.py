@@ -33,7 +33,7 @@ def test_damaged_weights_are_refused(manifest: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"format": 99}, "not a detector manifest of format"),
+        ({"format": 1}, "not a detector manifest of format 2; use a model made for this version"),
         ({"sha256": "0" * 64}, "damaged"),
         ({"weights": "missing.safetensors"}, "cannot be read"),
         ({"student": {"channels": 3, "widths": [4, 4, 4]}}, "does not describe its weights"),

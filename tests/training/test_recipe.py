@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bids_cmb.detector.networks import CandidateNet, Student
-from bids_cmb.detector.weights import load_model
+from bids_cmb.detector.weights import Calibration, load_model
 from bids_cmb.errors import BidsCmbError, InputError, UsageError
 from bids_cmb.training.calibrate import choose_candidate_threshold, fit_calibration
 from bids_cmb.training.cubes import CubePool
@@ -151,9 +151,10 @@ def test_a_recipe_ends_in_a_model_that_loads(tmp_path: Path) -> None:
     for one, other in ((model.candidate_net, earlier.stage1), (model.student, earlier.student)):
         assert other is not None
         assert all(map(torch.equal, one.state_dict().values(), other.state_dict().values()))
-    torch.save({"average": {"classifier.place.0.bias": torch.zeros(3)}}, tmp_path / "tiny" / "student.ckpt")
-    with pytest.raises(InputError, match="another network"):
-        earlier_networks(on)
+    for other_state in ({}, {"classifier.place.0.bias": torch.zeros(3)}):
+        torch.save({"average": other_state}, tmp_path / "tiny" / "student.ckpt")
+        with pytest.raises(InputError, match="another network"):
+            earlier_networks(on)
 
 
 def test_a_network_that_knew_no_wide_view_goes_on_as_it_was(tmp_path: Path) -> None:
@@ -162,8 +163,10 @@ def test_a_network_that_knew_no_wide_view_goes_on_as_it_was(tmp_path: Path) -> N
     old["classifier.decide.1.weight"] = old["classifier.decide.1.weight"][:, : 4 * 64]
     torch.save({"average": CandidateNet().state_dict()}, tmp_path / "stage1.ckpt")
     torch.save({"average": old}, tmp_path / "student.ckpt")
-    student = earlier_networks(Recipe(name="on", continued_from=str(tmp_path))).student
+    student, again = (earlier_networks(Recipe(name="on", continued_from=str(tmp_path))).student for _ in "12")
     assert student is not None
+    assert again is not None
+    assert all(map(torch.equal, student.state_dict().values(), again.state_dict().values()))
     student.eval()
     near, wide, other = torch.rand(3, 2, 3, 28, 28, 10)
     facts = torch.rand(2, 8)
@@ -176,7 +179,7 @@ def test_a_network_that_knew_no_wide_view_goes_on_as_it_was(tmp_path: Path) -> N
     ("label", "words"), [(1, "3 microbleeds and 0 other"), (0, "0 microbleeds and 3 other")]
 )
 def test_candidates_of_one_kind_end_in_a_sentence(label: int, words: str) -> None:
-    cubes, labels = torch.zeros(3, 3, 4, 4, 2), torch.full((3,), label)
+    cubes, labels = torch.zeros(3, 6, 4, 4, 2), torch.full((3,), label)
     found = ScanCandidates(made_up(), cubes, cubes[:, :1], torch.zeros(3, 8), torch.ones(3), labels, 0)
     with pytest.raises(InputError, match=rf"{words} candidates .*--stage1-steps"):
         CubePool.of([found])
@@ -190,7 +193,8 @@ def test_probabilities_are_shares() -> None:
     probability = 1 / (1 + np.exp(-(fitted.scale * logits + fitted.offset)))
     near = (probability > 0.6) & (probability < 0.8)
     assert labels[near].mean() == pytest.approx(0.7, abs=0.08)
-    assert fit_calibration(logits, np.zeros_like(labels)).scale == 1.0
+    for neither in (np.zeros_like(labels), labels[:0]):
+        assert fit_calibration(logits[: len(neither)], neither) == Calibration(1.0, 0.0)
 
 
 def test_the_candidate_threshold_keeps_nearly_all_that_was_found() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from bids_cmb.detector.discriminate import CUBE_IN_PLANE, CUBE_SLICES, candidate_facts, discriminate
 from bids_cmb.detector.grid import WorkingGrid
 from bids_cmb.detector.networks import Student, Teacher
+from bids_cmb.errors import InputError
 from bids_cmb.training.cubes import CubePool, CubeSampler
 from bids_cmb.training.stage2 import train_student
 from bids_cmb.types import Contrast
@@ -113,6 +115,23 @@ def test_segmentation_moves_with_its_cube_and_the_void_stays_void(pool: CubePool
             assert inside.min() > outside.median()
             assert inside.mean() > 2 * outside.mean()
         assert (cube[0] == 0).float().mean() >= 0.3
+
+
+def test_both_views_change_alike_and_only_their_images(pool: CubePool) -> None:
+    pool = replace(pool, cubes=pool.cubes.clone())
+    pool.cubes[:, 3] = pool.cubes[:, 0]
+    cubes = CubeSampler(pool, 4).batch(30)[0]
+    assert (cubes[:, (1, 2, 4, 5)] == 0).all()
+    assert torch.equal(cubes[:, 0] == 0, cubes[:, 3] == 0)
+    quiet = [(near - wide).abs().max() == 0 for near, wide in zip(cubes[:, 0], cubes[:, 3], strict=True)]
+    assert 5 < sum(quiet) < 25  # the others carry noise, less of it in the wide view
+    assert cubes[:, 0].amax(dim=(1, 2, 3)).std() > 0.05
+
+
+def test_candidates_of_an_earlier_version_are_refused(pool: CubePool, tmp_path: Path) -> None:
+    replace(pool, cubes=pool.cubes[:, :3]).save(tmp_path / "candidates.npz")
+    with pytest.raises(InputError, match=r"candidates\.npz .* earlier version"):
+        CubePool.load(tmp_path / "candidates.npz")
 
 
 def test_a_third_of_a_batch_are_microbleeds(pool: CubePool) -> None:

@@ -83,6 +83,7 @@ def test_a_contrast_named_twice_is_acquired_twice(tmp_path) -> None:
         contrasts=("gre", "gre"),
         spacing=2.0,
         count=(4, 6),
+        large_share=1.0,
     )
     assert [path.name for _, path in orders[0].paths] == ["gre_head_3.npz", "gre_head_3_2.npz"]
     list(make_corpus(orders, processes=1))
@@ -91,6 +92,7 @@ def test_a_contrast_named_twice_is_acquired_twice(tmp_path) -> None:
     assert one.protocol.tilt == two.protocol.tilt
     drawn = {x.deposit for x in one.lesions} | {x.deposit for x in two.lesions}
     assert 1 <= len(drawn) <= 6
+    assert all(3.0 <= deposit.diameter <= 10.0 for deposit in drawn)
 
 
 def test_a_scan_survives_its_file(session: dict[str, SimulatedScan], tmp_path) -> None:
