@@ -24,13 +24,13 @@ LEAST_CONTRAST: Mapping[Contrast, float] = {"gre": 0.12, "swi": 0.15, "qsm": 0.0
 EDGE_PENALTY = 1.5
 #: Penalty on the log-odds where a zone's map is 1.
 ZONE_PENALTY: Mapping[str, float] = {
-    "ventricle": 1.5,
-    "choroid_plexus": 2.0,
-    "pineal": 2.5,
-    "falx": 1.5,
-    "sinus": 1.5,
-    "dropout": 1.0,
-    "pallidum": 1.0,
+    "ventricle": 2.25,
+    "choroid_plexus": 3.0,
+    "pineal": 3.75,
+    "falx": 2.25,
+    "sinus": 2.25,
+    "dropout": 1.5,
+    "pallidum": 1.5,
 }
 #: A zone is worth a flag from this value on.
 _FLAG_FROM = 0.3
