@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bids_cmb.errors import InputError
-from bids_cmb.imaging.susceptibility import read_susceptibility
+from bids_cmb.imaging.susceptibility import SIGN_MARGIN, TURN_OVER, read_susceptibility, sign_score
 from bids_cmb.types import Volume
 
 from .phantoms import susceptibility
@@ -84,6 +84,17 @@ def test_a_sign_that_cannot_be_told_is_kept_and_said():
     out, warnings = read_susceptibility(Volume(noise.astype(np.float32), volume.affine), mask, {})
     assert any("could not be verified" in w for w in warnings)
     np.testing.assert_array_equal(out.data, noise.astype(np.float32))
+
+
+def test_a_poor_map_is_not_turned_over_on_weak_evidence():
+    volume, mask = susceptibility()
+    noise = 0.06 * np.random.default_rng(2).standard_normal(volume.data.shape).astype(np.float32)
+    noise[noise < -0.08] *= 1.2  # streaks and calcium: the lower tail is a little longer
+    poor = Volume(noise, volume.affine)
+    assert TURN_OVER < sign_score(poor, mask) < -SIGN_MARGIN
+    out, warnings = read_susceptibility(poor, mask, {})
+    np.testing.assert_array_equal(out.data, noise)
+    assert any("could not be verified" in w for w in warnings)
 
 
 def test_unsigned_storage_with_an_offset():
