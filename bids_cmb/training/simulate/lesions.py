@@ -30,8 +30,10 @@ PLACES: dict[str, tuple[float, tuple[Tissue, ...]]] = {
 #: Diameter of a deposit, log-normal: median (mm) and spread; and its susceptibility, log-uniform (ppm). With blooming
 #: these give apparent diameters as published on GRE and SWI (`bids-cmb-train realism` compares them).
 DIAMETER, STRENGTH = (1.57, 0.35), (0.3, 2.5)
-#: Share of deposits that are several millimetres wide themselves, instead of by blooming.
+#: Share of deposits that are several millimetres wide themselves, instead of by blooming; greatest spread of their
+#: semi-axes (one may be twice as long as another) and of the susceptibility inside: the wider the less like a ball.
 LARGE_SHARE = 0.03
+_LARGE_FLATNESS, _LARGE_UNEVENNESS = 0.5, 0.5
 #: R2* at 3 T per susceptibility, 1/s per ppm: 2 pi / (9 sqrt 3) x 2 pi x 42.58 MHz/T x 3 T x 1e-6; and its upper end.
 STATIC_DEPHASING = 323.0
 _FASTEST_R2STAR = 500.0
@@ -39,13 +41,18 @@ _FASTEST_R2STAR = 500.0
 
 @dataclass(frozen=True)
 class Deposit:
-    """One microbleed as drawn: fine-voxel centre, diameter (mm), susceptibility (ppm), extra R2* (1/s), place."""
+    """One microbleed as drawn: fine-voxel centre, diameter (mm), susceptibility (ppm), extra R2* (1/s), place.
+
+    ``flatness`` and ``unevenness`` are those of `draw_blob`.
+    """
 
     centre: tuple[float, float, float]
     diameter: float
     chi: float
     r2star: float
     place: str
+    flatness: float = 0.25
+    unevenness: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -70,11 +77,15 @@ class Maps:
 def draw_deposits(
     subject: Subject, rng: RandomSource, count: int, large_share: float = LARGE_SHARE
 ) -> list[Deposit]:
-    """Choose places, sizes and strengths of `count` microbleeds, at least 5 mm apart; see `LARGE_SHARE`."""
+    """Choose places, sizes and strengths of `count` microbleeds, kept apart by 2 mm or more; see `LARGE_SHARE`."""
     deposits: list[Deposit] = []
     names = list(PLACES)
     pools = {name: torch.nonzero(one_of(subject.tissue, PLACES[name][1])) for name in names}
     for _ in range(count):
+        large = rng.chance(large_share)
+        diameter = (
+            rng.uniform(3.0, 10.0) if large else math.exp(rng.normal(math.log(DIAMETER[0]), DIAMETER[1]))
+        )
         for _attempt in range(20):
             name = names[rng.choice([PLACES[n][0] for n in names])]
             pool = pools[name]
@@ -82,19 +93,23 @@ def draw_deposits(
                 continue
             where = pool[int(rng.pick(1, len(pool)))].float() + rng.rand(3) - 0.5
             x, y, z = where.tolist()
-            if all(math.dist((x, y, z), d.centre) * subject.spacing > 5.0 for d in deposits):
+            apart = (math.dist((x, y, z), d.centre) * subject.spacing - d.diameter / 2 for d in deposits)
+            if all(distance > max(4.0, diameter / 2 + 2.0) for distance in apart):
                 break
         else:
             continue
-        deep = name in ("basal ganglia", "thalamus")
-        diameter = min(6.0, max(0.5, math.exp(rng.normal(math.log(DIAMETER[0]) + 0.12 * deep, DIAMETER[1]))))
         strength = math.exp(rng.uniform(math.log(STRENGTH[0]), math.log(STRENGTH[1])))
-        if rng.chance(large_share):  # old, resorbed blood: wide and weaker, as large on QSM as on T2*
-            diameter, strength = rng.uniform(3.0, 10.0), math.exp(rng.uniform(math.log(0.12), math.log(1.5)))
+        flatness, unevenness = 0.25, 0.0
+        if large:  # old, resorbed blood: wide, weaker and less regular, as large on QSM as on T2*
+            strength = math.exp(rng.uniform(math.log(0.12), math.log(1.5)))
+            flatness, unevenness = rng.uniform(0.25, _LARGE_FLATNESS), rng.uniform(0.0, _LARGE_UNEVENNESS)
+        else:
+            deep = name in ("basal ganglia", "thalamus")
+            diameter = min(6.0, max(0.5, diameter * (math.exp(0.12) if deep else 1.0)))
         # Iron in grains dephases the water between them: static dephasing, see STATIC_DEPHASING (Yablonskiy
         # & Haacke 1994), more or less as the grains lie.
-        relaxation = min(_FASTEST_R2STAR, STATIC_DEPHASING * strength * rng.uniform(0.5, 1.2))
-        deposits.append(Deposit((x, y, z), diameter, strength, max(40.0, relaxation), name))
+        relaxation = max(40.0, min(_FASTEST_R2STAR, STATIC_DEPHASING * strength * rng.uniform(0.5, 1.2)))
+        deposits.append(Deposit((x, y, z), diameter, strength, relaxation, name, flatness, unevenness))
     return deposits
 
 
@@ -109,6 +124,7 @@ def draw_blob(
     signal: float | None = None,
     hollow: float = 0.0,
     flatness: float = 0.25,
+    unevenness: float = 0.0,
 ) -> None:
     """Blend an irregular ball into the maps.
 
@@ -130,9 +146,11 @@ def draw_blob(
         0-1: how much lighter the centre is.
     flatness
         Spread of the three semi-axes (log-normal).
+    unevenness
+        Spread of susceptibility and R2* inside the ball (log-normal).
     """
     radius = diameter / 2
-    reach = math.ceil(1.7 * radius / maps.spacing + 2)
+    reach = math.ceil(math.exp(2.2 * flatness) * radius / maps.spacing + 2)
     low = [max(0, math.floor(c) - reach) for c in centre]
     high = [min(n, math.floor(c) + reach + 1) for c, n in zip(centre, maps.chi.shape, strict=True)]
     if any(a >= b for a, b in zip(low, high, strict=True)):
@@ -158,6 +176,10 @@ def draw_blob(
         best = torch.maximum(best, ((wide - distance) / maps.spacing + 0.5).clamp(0, 1))
     cover = best * share
     inner = 1 - hollow * torch.exp(-((offset.norm(dim=-1) / (0.55 * wide)) ** 2))
+    if unevenness:
+        shape = (high[0] - low[0], high[1] - low[1], high[2] - low[2])
+        texture = smooth_field(rng, shape, (maps.spacing,) * 3, max(2.0, 0.6 * radius))
+        inner = inner * torch.exp(unevenness * texture)
     box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
     maps.chi[box] += cover * inner * chi
     maps.r2star[box] += cover * inner * r2star

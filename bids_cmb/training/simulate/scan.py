@@ -153,6 +153,8 @@ def simulate_session(
                 chi=d.chi,
                 r2star=d.r2star,
                 hollow=0.5 if shapes.chance(0.15) else 0.0,
+                flatness=d.flatness,
+                unevenness=d.unevenness,
             )
         scans.append(
             _acquire(
