@@ -78,8 +78,7 @@ def logits_of(
     torch.manual_seed(seed)
     start = Student(teacher.channels, teacher.widths)
     if choice.from_teacher:
-        start.features.load_state_dict(teacher.features.state_dict())
-        start.classifier.load_state_dict(teacher.classifier.state_dict())
+        start.begin_with(teacher)
     groups = CONTRASTS if choice.split else (None,)
     students = {}
     for contrast in groups:

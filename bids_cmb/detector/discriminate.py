@@ -16,7 +16,7 @@ from bids_cmb.types import CONTRASTS, Contrast
 CUBE_IN_PLANE = 28
 CUBE_SLICES = 10
 #: Channels of a cube: three of the near view and three of the wide one, see `stage2_cubes`.
-VIEWS = 6
+CUBE_CHANNELS = 6
 #: The wide view joins two slices where they are thinner than this, mm: ten thicker ones reach far enough.
 _POOL_SLICES_BELOW = 2.5
 _CUBES_AT_ONCE = 32

@@ -7,10 +7,14 @@ small for a CPU and aware of thick slices: the first and the last pooling act in
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 #: What stage 2 is told of a candidate besides its cube, see `bids_cmb.detector.discriminate.candidate_facts`.
 FACTS = 8
@@ -93,8 +97,9 @@ class _Classifier(nn.Module):
         a, b, c = widths
         self.squeeze = _block(c, hidden)
         self.place = nn.Sequential(nn.Linear(FACTS, hidden), nn.ReLU(inplace=True))
-        self.wide = _Features(channels, (max(1, a // 2), max(1, b // 2), max(1, c // 2)))
-        self.squeeze_wide = _block(max(1, c // 2), hidden // 2)
+        halved = (max(1, a // 2), max(1, b // 2), max(1, c // 2))
+        self.wide = _Features(channels, halved)
+        self.squeeze_wide = _block(halved[2], hidden // 2)
         self.decide = nn.Sequential(
             nn.Dropout(0.2),
             nn.Linear(4 * hidden + 3 * (hidden // 2), hidden),
@@ -116,8 +121,8 @@ def _pooled(out: Tensor) -> Tensor:
     return torch.cat([centre, out.mean(dim=(2, 3, 4)), out.amax(dim=(2, 3, 4))], dim=1)
 
 
-class Student(nn.Module):
-    """Stage 2: says whether the candidate in the middle of a cube is a microbleed.
+class _CandidateJudge(nn.Module):
+    """What teacher and student share: an encoder of the near view, and the classifier.
 
     A cube comes as two views, one behind the other: `channels` maps of the near one, and as many of the wide one.
     """
@@ -128,30 +133,35 @@ class Student(nn.Module):
         self.features = _Features(channels, widths)
         self.classifier = _Classifier(channels, widths)
 
-    def forward(self, cube: Tensor, facts: Tensor) -> Tensor:
+    def classify(self, cube: Tensor, facts: Tensor) -> Tensor:
         """Map cubes (N, 2 channels, x, y, z) and facts (N, `FACTS`) to logits (N,)."""
         near, wide = cube.split(self.channels, dim=1)
         logits: Tensor = self.classifier(self.features(near, facts)[2], wide, facts)
         return logits
 
+    def begin_with(self, other: _CandidateJudge) -> Self:
+        """Take over encoder and classifier of a network of the same widths."""
+        self.features.load_state_dict(other.features.state_dict())
+        self.classifier.load_state_dict(other.classifier.state_dict())
+        return self
 
-class Teacher(nn.Module):
+
+class Student(_CandidateJudge):
+    """Stage 2: says whether the candidate in the middle of a cube is a microbleed."""
+
+    def forward(self, cube: Tensor, facts: Tensor) -> Tensor:
+        """Map cubes (N, 2 channels, x, y, z) and facts (N, `FACTS`) to logits (N,)."""
+        return self.classify(cube, facts)
+
+
+class Teacher(_CandidateJudge):
     """Multi-task teacher: classifies the candidate and segments the microbleeds of its cube."""
 
     def __init__(self, channels: int = 3, widths: tuple[int, int, int] = (16, 32, 64)) -> None:
-        super().__init__()
+        super().__init__(channels, widths)
         a, b, c = widths
-        self.channels, self.widths = channels, widths
-        self.features = _Features(channels, widths)
-        self.classifier = _Classifier(channels, widths)
         self.up_second, self.up_first = _block(b + c, b), _block(a + b, a)
         self.segment = nn.Conv3d(a, 1, 1)
-
-    def classify(self, cube: Tensor, facts: Tensor) -> Tensor:
-        """Only the class logits (N,) of `forward`: a student needs no more, and the other branch costs most."""
-        near, wide = cube.split(self.channels, dim=1)
-        logits: Tensor = self.classifier(self.features(near, facts)[2], wide, facts)
-        return logits
 
     def forward(self, cube: Tensor, facts: Tensor) -> tuple[Tensor, Tensor]:
         """Map cubes (N, 2 channels, x, y, z) and facts (N, `FACTS`) to class (N,) and voxel logits (N, 1, x, y, z)."""

@@ -121,7 +121,7 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--continue-from",
         type=Path,
-        help="output folder of an earlier training: its networks go on from there",
+        help="output folder of an earlier training, or a model: its networks go on from there",
     )
     train.add_argument("--no-distillation", action="store_true", help="train the student from labels alone")
     train.add_argument("--device", choices=("cpu", "cuda"), default="cpu")

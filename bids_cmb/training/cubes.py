@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bids_cmb.detector.discriminate import VIEWS
+from bids_cmb.detector.discriminate import CUBE_CHANNELS
 from bids_cmb.errors import InputError
 from bids_cmb.training.scan_candidates import ScanCandidates
 
@@ -86,7 +86,7 @@ class CubePool:
         """
         with np.load(path, allow_pickle=False) as store:
             pool = cls(*(torch.from_numpy(store[field.name]) for field in fields(cls)))
-        if pool.cubes.shape[1] != VIEWS:
+        if pool.cubes.shape[1] != CUBE_CHANNELS:
             raise InputError(f"{path} was made by an earlier version: delete it, and it is made anew.")
         return pool
 

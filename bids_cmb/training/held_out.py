@@ -17,26 +17,18 @@ from bids_cmb.detector.cleanup import clean_up
 from bids_cmb.detector.pipeline import detect
 from bids_cmb.detector.weights import Model, load_model
 from bids_cmb.errors import InputError
+from bids_cmb.evaluation.bootstrap import interval
 from bids_cmb.evaluation.cases import Grid, Prediction, Reference, ScanPair
 from bids_cmb.evaluation.components import components
 from bids_cmb.evaluation.matching import match_scan
 from bids_cmb.imaging.prepare import prepare
 from bids_cmb.training.simulate.corpus import load_scan
+from bids_cmb.training.simulate.lesions import CATEGORIES
 from bids_cmb.training.simulate.scan import SimulatedScan
 from bids_cmb.training.simulate.surround import cause_at
 from bids_cmb.types import CONTRASTS, Anatomy, Contrast, Detection, Prepared, Volume
 
 _log = logging.getLogger(__name__)
-
-#: MARS category by the place that a bleed was drawn in.
-_CATEGORIES = {
-    "cortex": "lobar",
-    "white matter": "lobar",
-    "basal ganglia": "deep",
-    "thalamus": "deep",
-    "cerebellum": "infratentorial",
-    "brainstem": "infratentorial",
-}
 
 
 @dataclass(frozen=True)
@@ -150,7 +142,7 @@ def compared(name: str, scan: SimulatedScan, detection: Detection) -> HeldOutRes
             math.pi / 6 * max(x.diameter, 1.0) ** 3,
             drawn.get(x.index),
             visible=x.visible,
-            attributes={"mars_category": _CATEGORIES.get(x.deposit.place, "")},
+            attributes={"mars_category": CATEGORIES.get(x.deposit.place, "")},
         )
         for x in scan.lesions
     )
@@ -207,8 +199,7 @@ def summarise(results: Sequence[HeldOutResult]) -> Iterator[str]:
         rate = false[draws].mean(1)
         clean = [r.false for r in mine if r.visible == 0]
         small = f"{sum(r.small_found for r in mine)}/{sum(r.small_visible for r in mine)}"
-        low, high = np.quantile(sensitivity, [0.025, 0.975])
-        less, more = np.quantile(rate, [0.025, 0.975])
+        (low, high), (less, more) = interval(sensitivity), interval(rate)
         yield (
             f"{contrast:9}{len(mine):6}{visible.sum():8}{found.sum():7}{found.sum() / max(1, visible.sum()):10.3f} ({low:.3f}-{high:.3f})"
             f"{small:>9}{false.mean():9.2f} ({less:.2f}-{more:.2f}){np.mean(clean) if clean else np.nan:9.2f} ({len(clean)})"

@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from bids_cmb.evaluation.bootstrap import interval
+from bids_cmb.training.simulate.lesions import CATEGORIES
 from bids_cmb.training.simulate.scan import SimulatedScan
 from bids_cmb.types import CONTRASTS, Contrast
 
@@ -32,17 +34,15 @@ _SHARES = {
     "share infratentorial": 0.126,
 }
 _LOSS: dict[Contrast, float] = {"gre": 0.45, "swi": 0.55}
-#: Places of `bids_cmb.training.simulate.lesions.PLACES` that are deep or infratentorial; the others are lobar.
-_DEEP, _INFRATENTORIAL = ("basal ganglia", "thalamus"), ("cerebellum", "brainstem")
 
 
 @dataclass(frozen=True)
 class Bleed:
-    """A visible simulated microbleed: contrast, apparent diameter (mm), place, share of signal lost (nan on QSM)."""
+    """A visible simulated microbleed: contrast, diameter as seen (mm), MARS category, signal lost (share; nan on QSM)."""
 
     contrast: Contrast
     diameter: float
-    place: str
+    category: str
     loss: float
 
 
@@ -63,10 +63,15 @@ def visible_bleeds(scan: SimulatedScan) -> list[Bleed]:
     """List the bleeds of a scan that a rater would see."""
     contrast = scan.protocol.contrast
     return [
-        Bleed(contrast, x.diameter, x.deposit.place, math.nan if contrast == "qsm" else _signal_loss(scan, x.index))
+        Bleed(
+            contrast,
+            x.diameter,
+            CATEGORIES[x.deposit.place],
+            math.nan if contrast == "qsm" else _signal_loss(scan, x.index),
+        )
         for x in scan.lesions
         if x.visible
-    ]  # fmt: skip
+    ]
 
 
 def _signal_loss(scan: SimulatedScan, index: int) -> float:
@@ -104,9 +109,10 @@ def compare_bleeds(bleeds: Iterable[Bleed]) -> list[LesionFigure]:
             out.append(_figure(contrast, name, published, diameters, partial(np.quantile, q=q)))
         shares = (
             (diameters > 5.0) & (diameters <= 10.0),
-            np.array([b.place not in (*_DEEP, *_INFRATENTORIAL) for b in mine]),
-            np.array([b.place in _DEEP for b in mine]),
-            np.array([b.place in _INFRATENTORIAL for b in mine]),
+            *(
+                np.array([b.category == category for b in mine])
+                for category in ("lobar", "deep", "infratentorial")
+            ),
         )
         for (name, published), own in zip(_SHARES.items(), shares, strict=True):
             out.append(_figure(contrast, name, published, own, np.mean))
@@ -125,8 +131,8 @@ def _figure(
 ) -> LesionFigure:
     rng = np.random.default_rng(1)
     drawn = [of(values[rng.integers(0, len(values), len(values))]) for _ in range(500)]
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return LesionFigure(contrast, name, published, float(of(values)), float(low), float(high), len(values))
+    low, high = interval(np.array(drawn, dtype=np.float64))
+    return LesionFigure(contrast, name, published, float(of(values)), low, high, len(values))
 
 
 def as_lines(figures: Sequence[LesionFigure]) -> list[str]:

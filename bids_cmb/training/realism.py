@@ -141,13 +141,18 @@ def _histogram(inside: FloatArray, kind: str) -> FloatVector:
 
 def _tissues(image: FloatArray, mask: BoolArray, mars: LabelArray, kind: str) -> dict[str, FloatVector]:
     """Histogram of each of `TISSUES` that has voxels."""
-    codes = [region[0] for region in MARS_REGIONS]
     out = {}
     for name, members in TISSUES.items():
-        own = image[mask & np.isin(mars % 100, [codes.index(code) + 1 for code in members])]
+        own = image[mask & _of_regions(mars, members)]
         if own.size >= 100:
             out[name] = _histogram(own, kind)
     return out
+
+
+def _of_regions(mars: LabelArray, codes: Sequence[str]) -> BoolArray:
+    """Voxels of the regions with these codes of `MARS_REGIONS`, on both sides."""
+    known = [region[0] for region in MARS_REGIONS]
+    return np.isin(mars % 100, [known.index(code) + 1 for code in codes])
 
 
 def vein_density(lines: FloatArray, mask: BoolArray, spacing: Sequence[float]) -> float:
@@ -289,10 +294,9 @@ def _peaks(symmetry: FloatArray, mask: BoolArray, spacing: Sequence[float]) -> i
 
 def _regions(image: FloatArray, mask: BoolArray, mars: LabelArray) -> dict[str, float]:
     """Median intensity of deep regions against that of deep white matter, and the spread inside the basal ganglia."""
-    codes = [region[0] for region in MARS_REGIONS]
 
     def voxels(code: str) -> FloatArray:
-        return image[mask & (mars % 100 == codes.index(code) + 1)]
+        return image[mask & _of_regions(mars, (code,))]
 
     white = voxels("DPWM")
     if white.size < 100:

@@ -16,7 +16,7 @@ from torch import nn
 
 from bids_cmb import __version__
 from bids_cmb.detector.networks import CandidateNet, Student, Teacher
-from bids_cmb.detector.weights import save_model
+from bids_cmb.detector.weights import find_manifest, load_model, save_model
 from bids_cmb.errors import InputError
 from bids_cmb.training.calibrate import (
     choose_candidate_threshold,
@@ -179,19 +179,27 @@ class Earlier:
 
 
 def earlier_networks(recipe: Recipe) -> Earlier:
-    """Averaged networks of the training that this one goes on from, if it names one.
+    """Networks of the training that this one goes on from, if it names one.
+
+    Averaged networks of its checkpoints; of a finished model without any, stage 1 and the student, and a teacher that
+    begins with the student's encoder and classifier.
 
     Raises
     ------
     InputError
-        If that folder has no checkpoint of stage 1, or one of other networks than today's.
+        If a checkpoint holds other networks than today's.
+    ModelError
+        If there is neither a checkpoint of stage 1 nor a model.
     """
     if not recipe.continued_from:
         return Earlier()
-    torch.manual_seed(recipe.seed)  # parts that the earlier networks had not begin at random
+    torch.manual_seed(recipe.seed)  # the decoder of a teacher that a model lacks begins at random
     folder = Path(recipe.continued_from)
     if not (folder / "stage1.ckpt").is_file():
-        raise InputError(f"There is no checkpoint {folder / 'stage1.ckpt'} to go on from.")
+        model = load_model(recipe.continued_from)
+        student = model.student
+        teacher = Teacher(student.channels, student.widths).begin_with(student)
+        return Earlier(model.candidate_net, teacher, student)
     networks: dict[str, nn.Module] = {"stage1": CandidateNet(), "teacher": Teacher(), "student": Student()}
     found: dict[str, Any] = {}
     for name, network in networks.items():
@@ -199,8 +207,7 @@ def earlier_networks(recipe: Recipe) -> Earlier:
         if not path.is_file():
             continue
         try:
-            kept = torch.load(path, map_location="cpu", weights_only=True)["average"]
-            network.load_state_dict(_grown(kept, network.state_dict()))
+            network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["average"])
         except RuntimeError as error:
             raise InputError(
                 f"{path} holds another network than this version trains: leave it out of the folder, and that "
@@ -210,22 +217,11 @@ def earlier_networks(recipe: Recipe) -> Earlier:
     return Earlier(**found)
 
 
-#: Parts of stage 2 that came with the wide view, and the layer that took its features as further inputs.
-_WIDE_PARTS, _WIDENED = ("classifier.wide.", "classifier.squeeze_wide."), "classifier.decide.1.weight"
-
-
-def _grown(kept: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Give weights of a stage 2 that knew no wide view one that has no say yet."""
-    if _WIDENED not in kept or any(name.startswith(_WIDE_PARTS) for name in kept):
-        return kept
-    new = {name: weights for name, weights in wanted.items() if name.startswith(_WIDE_PARTS)}
-    more = wanted[_WIDENED].shape[1] - kept[_WIDENED].shape[1]
-    return {**kept, **new, _WIDENED: nn.functional.pad(kept[_WIDENED], (0, more))}
-
-
 def earlier_anatomy(folder: Path | None) -> set[str]:
-    """Heads that the networks of an earlier training have seen, by its manifest; none without one."""
-    manifests = [] if folder is None else sorted(folder.glob("*.json"))
+    """Heads that the networks of an earlier training or model have seen, by its manifest; none without one."""
+    if folder is None:
+        return set()
+    manifests = sorted(folder.glob("*.json")) if folder.is_dir() else [find_manifest(folder)]
     cards = [json.loads(path.read_text(encoding="utf-8")) for path in manifests]
     return {name for card in cards for name in card.get("training", {}).get("anatomy", [])}
 

@@ -133,12 +133,7 @@ def _newborn(start: Student | None, teacher: Teacher | None) -> Student:
     """Return a copy of `start`, else a student that begins with the encoder and the classifier of its teacher."""
     if start is not None:
         return copy.deepcopy(start)
-    if teacher is None:
-        return Student()
-    student = Student(teacher.channels, teacher.widths)
-    student.features.load_state_dict(teacher.features.state_dict())
-    student.classifier.load_state_dict(teacher.classifier.state_dict())
-    return student
+    return Student() if teacher is None else Student(teacher.channels, teacher.widths).begin_with(teacher)
 
 
 def _step(

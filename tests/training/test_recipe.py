@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from bids_cmb.detector.networks import CandidateNet, Student
+from bids_cmb.detector.networks import CandidateNet
 from bids_cmb.detector.weights import Calibration, load_model
-from bids_cmb.errors import BidsCmbError, InputError, UsageError
+from bids_cmb.errors import BidsCmbError, InputError, ModelError, UsageError
 from bids_cmb.training.calibrate import choose_candidate_threshold, fit_calibration
 from bids_cmb.training.cubes import CubePool
 from bids_cmb.training.parallel import arrays_of_all, average_gradients, train_together
@@ -157,22 +157,31 @@ def test_a_recipe_ends_in_a_model_that_loads(tmp_path: Path) -> None:
             earlier_networks(on)
 
 
-def test_a_network_that_knew_no_wide_view_goes_on_as_it_was(tmp_path: Path) -> None:
-    whole = Student().state_dict()
-    old = {name: x for name, x in whole.items() if "wide" not in name}
-    old["classifier.decide.1.weight"] = old["classifier.decide.1.weight"][:, : 4 * 64]
-    torch.save({"average": CandidateNet().state_dict()}, tmp_path / "stage1.ckpt")
-    torch.save({"average": old}, tmp_path / "student.ckpt")
-    student, again = (earlier_networks(Recipe(name="on", continued_from=str(tmp_path))).student for _ in "12")
-    assert student is not None
-    assert again is not None
-    assert all(map(torch.equal, student.state_dict().values(), again.state_dict().values()))
-    student.eval()
-    near, wide, other = torch.rand(3, 2, 3, 28, 28, 10)
-    facts = torch.rand(2, 8)
-    one, two = (student(torch.cat([near, view], dim=1), facts) for view in (wide, other))
-    assert torch.equal(one, two)
-    assert not torch.equal(one, student(torch.cat([wide, other], dim=1), facts))
+def test_a_training_goes_on_from_a_finished_model(tmp_path: Path) -> None:
+    scans = [made_up(c, s) for s, c in enumerate(CONTRASTS)]
+    recipe = Recipe("tiny", stage1_steps=1, teacher_steps=1, student_steps=1, candidate_threshold=0.0)
+    manifest = train_model(recipe, scans[:2], scans, tmp_path, trained_on=["a box"], command="none")
+    for checkpoint in tmp_path.glob("*.ckpt"):
+        checkpoint.unlink()
+    model = load_model(manifest)
+    for named in (tmp_path, manifest):
+        assert earlier_anatomy(named) == {"a box"}
+        earlier, again = (earlier_networks(replace(recipe, continued_from=str(named))) for _ in "12")
+        assert earlier.stage1 is not None
+        assert earlier.teacher is not None
+        assert again.teacher is not None
+        assert earlier.student is not None
+        for one, other in (
+            (model.candidate_net, earlier.stage1),
+            (model.student, earlier.student),
+            (model.student.features, earlier.teacher.features),
+            (model.student.classifier, earlier.teacher.classifier),
+            (again.teacher, earlier.teacher),
+        ):
+            assert all(map(torch.equal, one.state_dict().values(), other.state_dict().values()))
+    manifest.unlink()
+    with pytest.raises(ModelError, match="0 manifests"):
+        earlier_networks(replace(recipe, continued_from=str(tmp_path)))
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,16 @@ PLACES: dict[str, tuple[float, tuple[Tissue, ...]]] = {
     "brainstem": (0.045, (Tissue.BRAINSTEM, Tissue.VENTRAL_DC)),
 }
 
+#: MARS category of each of `PLACES`.
+CATEGORIES = {
+    "cortex": "lobar",
+    "white matter": "lobar",
+    "basal ganglia": "deep",
+    "thalamus": "deep",
+    "cerebellum": "infratentorial",
+    "brainstem": "infratentorial",
+}
+
 #: Diameter of a deposit, log-normal: median (mm) and spread; and its susceptibility, log-uniform (ppm). With blooming
 #: these give apparent diameters as published on GRE and SWI (`bids-cmb-train realism` compares them).
 DIAMETER, STRENGTH = (1.57, 0.35), (0.3, 2.5)
