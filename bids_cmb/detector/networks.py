@@ -7,7 +7,7 @@ small for a CPU and aware of thick slices: the first and the last pooling act in
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
@@ -68,10 +68,29 @@ class CandidateNet(nn.Module):
             out = block(out)
             kept.append(out)
         for level in reversed(range(len(self.up))):
-            out = F.interpolate(out, scale_factor=_POOLS[level], mode="nearest")
-            out = self.up[level](torch.cat([kept[level], out], dim=1))
+            block = cast("nn.Sequential", self.up[level])
+            out = block[1:](_joined(cast("nn.Conv3d", block[0]), kept[level], out, _POOLS[level]))
         logits: Tensor = self.head(out)
         return logits
+
+
+def _joined(convolution: nn.Conv3d, fine: Tensor, coarse: Tensor, pool: tuple[int, int, int]) -> Tensor:
+    """Convolve the maps `fine` and, behind them, `coarse` enlarged by `pool` (nearest neighbours), making neither.
+
+    Enlarging and convolving is one transposed convolution, whose kernel adds up what falls on the same coarse voxel:
+    the same result with a third of the work and half of the memory.
+    """
+    own, enlarged = convolution.weight.split([fine.shape[1], coarse.shape[1]], dim=1)
+    kernel = enlarged.transpose(0, 1).flip(2, 3, 4)
+    for axis, factor in enumerate(pool):
+        if factor == 2:
+            before = [0] * 6
+            before[4 - 2 * axis] = 1  # `F.pad` counts axes from the last
+            after = [0, *before[:-1]]
+            kernel = F.pad(kernel, before) + F.pad(kernel, after)
+    padding = tuple(n // 2 for n in convolution.kernel_size)
+    out = F.conv3d(fine, own, convolution.bias, padding=padding)
+    return out + F.conv_transpose3d(coarse, kernel, stride=pool, padding=padding)
 
 
 class _Features(nn.Module):

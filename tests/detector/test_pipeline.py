@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from bids_cmb.detector.candidates import find_peaks, heat_map
 from bids_cmb.detector.cleanup import clean_up
@@ -14,7 +15,7 @@ from bids_cmb.detector.devices import choose_device
 from bids_cmb.detector.discriminate import CUBE_IN_PLANE, CUBE_SLICES, cut_cubes, stage2_cubes
 from bids_cmb.detector.grid import WorkingGrid, resize_matrix
 from bids_cmb.detector.network_input import local_contrast, network_input
-from bids_cmb.detector.networks import CandidateNet
+from bids_cmb.detector.networks import CandidateNet, _joined
 from bids_cmb.detector.outline import outline_candidate
 from bids_cmb.detector.pipeline import detect
 from bids_cmb.detector.weights import Model
@@ -102,6 +103,23 @@ def test_blocks_of_slices_do_not_show(lively: CandidateNet, monkeypatch: pytest.
     torch.testing.assert_close(heat_map(lively, channels), whole, atol=1e-5, rtol=0)
     monkeypatch.setattr("bids_cmb.detector.candidates._HALO", 8)
     assert (heat_map(lively, channels) - whole).abs().max() > 1e-3  # it does reach that far
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(
+    ("kernel", "pool"), [((3, 3, 1), (2, 2, 1)), ((3, 3, 3), (2, 2, 2)), ((3, 3, 3), (2, 2, 1))]
+)
+def test_enlarging_and_convolving_in_one_is_the_same(
+    kernel: tuple[int, int, int], pool: tuple[int, int, int]
+) -> None:
+    convolution = nn.Conv3d(5, 4, kernel, padding=tuple(n // 2 for n in kernel))
+    fine, coarse = (
+        torch.rand(2, 2, 8, 6, 4),
+        torch.rand(2, 3, *(n // p for n, p in zip((8, 6, 4), pool, strict=True))),
+    )
+    enlarged = nn.functional.interpolate(coarse, scale_factor=pool, mode="nearest")
+    expected = convolution(torch.cat([fine, enlarged], dim=1))
+    torch.testing.assert_close(_joined(convolution, fine, coarse, pool), expected, atol=1e-5, rtol=0)
 
 
 @torch.inference_mode()
