@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from bids_cmb.evaluation.cases import Grid, VoxelArray
-from bids_cmb.types import BoolArray, LabelArray, Point
+from bids_cmb.evaluation.cases import Grid, Prediction, VoxelArray
+from bids_cmb.types import BoolArray, Candidate, Detection, LabelArray, Point
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,3 +130,24 @@ def on_grid(labels: npt.NDArray[np.integer], own: Grid, target: Grid) -> LabelAr
         inside = ((wanted >= 0) & (wanted < own.shape)).all(axis=1)
         result[x, plane[inside, 0], plane[inside, 1]] = labels[tuple(wanted[inside].T)]
     return result
+
+
+def predictions_of(
+    detection: Detection, grid: Grid, attributes: Callable[[Candidate], Mapping[str, str]]
+) -> tuple[Prediction, ...]:
+    """Put together what a detector found on a scan, in its order, for `bids_cmb.evaluation.matching`.
+
+    Parameters
+    ----------
+    detection
+        Candidates and their outlines on `grid`.
+    grid
+        Of the scan.
+    attributes
+        What else to keep of a candidate.
+    """
+    outlines = {c.label: c.voxels for c in components(detection.labels, grid)}
+    return tuple(
+        Prediction(c.position, c.probability, c.volume, outlines.get(c.index), c.accepted, attributes(c))
+        for c in detection.candidates
+    )

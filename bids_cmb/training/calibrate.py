@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +18,56 @@ FALSE_PER_SCAN = 1.0
 DEFINITE = 0.8
 #: Share of the lesions found by stage 1 that its threshold keeps.
 KEPT = 0.99
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What validation scans of one contrast give a detector, before the clean-up.
+
+    Attributes
+    ----------
+    calibration, threshold, definite
+        See `fit_calibration`, `choose_threshold` and `choose_definite`.
+    found, false
+        Candidates at the operating point.
+    brier
+        Brier score over all candidates; None without any.
+    """
+
+    calibration: Calibration
+    threshold: float
+    definite: float
+    found: int
+    false: int
+    brier: float | None
+
+    def figures(self) -> dict[str, Any]:
+        """Return ``found``, ``false`` and ``brier``, for a manifest."""
+        return {"found": self.found, "false": self.false, "brier": self.brier}
+
+
+def fit_contrast(logits: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], scans: int) -> Fitted:
+    """Calibrate a detector and choose its operating point for one contrast.
+
+    Parameters
+    ----------
+    logits, labels
+        (N,) of the candidates; labels 0 or 1.
+    scans
+        Number of scans that they come from.
+    """
+    calibration = fit_calibration(logits, labels)
+    p = 1 / (1 + np.exp(-(calibration.scale * logits + calibration.offset)))
+    threshold = choose_threshold(p.tolist(), labels.tolist(), max(scans, 1))
+    accepted = p >= threshold
+    return Fitted(
+        calibration,
+        threshold,
+        choose_definite(threshold),
+        int((accepted & (labels == 1)).sum()),
+        int((accepted & (labels == 0)).sum()),
+        round(float(np.mean((p - labels) ** 2)), 4) if len(labels) else None,
+    )
 
 
 def fit_calibration(logits: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> Calibration:

@@ -16,13 +16,13 @@ from bids_cmb.bids.tables import read_table
 from bids_cmb.detector.weights import Model
 from bids_cmb.errors import InputError, UsageError
 from bids_cmb.evaluation.cases import Grid, Prediction, Reference, ScanPair
-from bids_cmb.evaluation.components import components
+from bids_cmb.evaluation.components import components, predictions_of
 from bids_cmb.imaging.prepare import prepare
 from bids_cmb.imaging.volume import load_image
 from bids_cmb.scan_inputs import load_brain_mask, load_t1w
 from bids_cmb.training.annotations import find_annotation, read_references
 from bids_cmb.training.samples import Target, TrainingScan, training_scan
-from bids_cmb.types import Candidate, LabelArray, Prepared, Scan, Volume
+from bids_cmb.types import Prepared, Scan, Volume
 
 _log = logging.getLogger(__name__)
 
@@ -177,22 +177,10 @@ def detected_pair(
         anatomy = locate(ready.image, ready.brain_mask, scan.contrast, t1w=load_t1w(scan)[0])
         detection, zones = assign_regions(detection, anatomy, ready.image), dict(anatomy.zones)
     detection = clean_up(detection, ready.brain_mask, zones, scan.contrast, model)
-    return _pair(item, references, _predictions(detection.candidates, detection.labels, grid), grid)
-
-
-def _predictions(candidates: Sequence[Candidate], labels: LabelArray, grid: Grid) -> tuple[Prediction, ...]:
-    outlines = {c.label: c.voxels for c in components(labels, grid)}
-    return tuple(
-        Prediction(
-            c.position,
-            c.probability,
-            c.volume,
-            outlines.get(c.index),
-            c.accepted,
-            {"mars_category": c.mars_category} if c.mars_category else {},
-        )
-        for c in candidates
+    found = predictions_of(
+        detection, grid, lambda c: {"mars_category": c.mars_category} if c.mars_category else {}
     )
+    return _pair(item, references, found, grid)
 
 
 def written_pair(item: AnnotatedScan, results: Path) -> ScanPair | None:

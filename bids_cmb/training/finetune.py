@@ -19,7 +19,7 @@ from bids_cmb import __version__
 from bids_cmb.detector.networks import Student
 from bids_cmb.detector.weights import Model, save_model
 from bids_cmb.errors import UsageError
-from bids_cmb.training.calibrate import choose_definite, choose_threshold, fit_calibration
+from bids_cmb.training.calibrate import fit_contrast
 from bids_cmb.training.checkpoints import begin
 from bids_cmb.training.cubes import CubePool
 from bids_cmb.training.datasets import AnnotatedScan, to_training_scan
@@ -282,19 +282,10 @@ def recalibrate(
         kept = [s.labels >= 0 for s in mine]
         z = torch.cat([judge(student, s)[k] for s, k in zip(mine, kept, strict=True)]).double().numpy()
         y = torch.cat([s.labels[k] for s, k in zip(mine, kept, strict=True)]).numpy()
-        fitted = fit_calibration(z, y)
-        p = 1 / (1 + np.exp(-(fitted.scale * z + fitted.offset)))
-        calibration[contrast] = asdict(fitted)
-        thresholds[contrast] = choose_threshold(p.tolist(), y.tolist(), len(mine))
-        definite[contrast] = choose_definite(thresholds[contrast])
-        accepted = p >= thresholds[contrast]
-        validation[contrast] = {
-            "scans": len(mine),
-            "lesions": lesions,
-            "found": int((accepted & (y == 1)).sum()),
-            "false": int((accepted & (y == 0)).sum()),
-            "brier": round(float(np.mean((p - y) ** 2)), 4),
-        }
+        fitted = fit_contrast(z, y, len(mine))
+        calibration[contrast] = asdict(fitted.calibration)
+        thresholds[contrast], definite[contrast] = fitted.threshold, fitted.definite
+        validation[contrast] = {"scans": len(mine), "lesions": lesions} | fitted.figures()
     settings = {
         "calibration": calibration,
         "thresholds": thresholds,

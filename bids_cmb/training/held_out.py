@@ -18,8 +18,8 @@ from bids_cmb.detector.pipeline import detect
 from bids_cmb.detector.weights import Model, load_model
 from bids_cmb.errors import InputError
 from bids_cmb.evaluation.bootstrap import interval
-from bids_cmb.evaluation.cases import Grid, Prediction, Reference, ScanPair
-from bids_cmb.evaluation.components import components
+from bids_cmb.evaluation.cases import Grid, Reference, ScanPair
+from bids_cmb.evaluation.components import components, predictions_of
 from bids_cmb.evaluation.matching import match_scan
 from bids_cmb.imaging.prepare import prepare
 from bids_cmb.training.simulate.corpus import load_scan
@@ -132,10 +132,7 @@ def compared(name: str, scan: SimulatedScan, detection: Detection) -> HeldOutRes
     """Match what was found on a scan, of that name, with its truth."""
     x, y, z = scan.image.shape
     grid = Grid((x, y, z), scan.affine)
-    drawn, outlined = (
-        {c.label: c.voxels for c in components(labels, grid)}
-        for labels in (scan.lesion_labels, detection.labels)
-    )
+    drawn = {c.label: c.voxels for c in components(scan.lesion_labels, grid)}
     references = tuple(
         Reference(
             x.position,
@@ -146,16 +143,10 @@ def compared(name: str, scan: SimulatedScan, detection: Detection) -> HeldOutRes
         )
         for x in scan.lesions
     )
-    predictions = tuple(
-        Prediction(
-            c.position,
-            c.probability,
-            c.volume,
-            outlined.get(c.index),
-            accepted=c.accepted,
-            attributes={"cause": cause_at(np.array(c.position), scan.mimics, scan.surround, scan.affine)},
-        )
-        for c in detection.candidates
+    predictions = predictions_of(
+        detection,
+        grid,
+        lambda c: {"cause": cause_at(np.array(c.position), scan.mimics, scan.surround, scan.affine)},
     )
     protocol = scan.protocol
     attributes = {

@@ -20,9 +20,7 @@ from bids_cmb.detector.weights import find_manifest, load_model, save_model
 from bids_cmb.errors import InputError
 from bids_cmb.training.calibrate import (
     choose_candidate_threshold,
-    choose_definite,
-    choose_threshold,
-    fit_calibration,
+    fit_contrast,
 )
 from bids_cmb.training.checkpoints import begin
 from bids_cmb.training.cubes import CubePool
@@ -274,12 +272,10 @@ def finish_model(
         mine = [(s, x) for s, x in zip(held, logits, strict=True) if s.scan.contrast == contrast]
         z = torch.cat([x[s.labels >= 0] for s, x in mine]).double().numpy() if mine else np.zeros(0)
         y = torch.cat([s.labels[s.labels >= 0] for s, _ in mine]).numpy() if mine else np.zeros(0, np.int64)
-        fitted = fit_calibration(z, y)
-        p = 1 / (1 + np.exp(-(fitted.scale * z + fitted.offset)))
-        calibration[contrast] = asdict(fitted)
-        thresholds[contrast] = choose_threshold(p.tolist(), y.tolist(), max(len(mine), 1))
-        definite[contrast] = choose_definite(thresholds[contrast])
-        figures[contrast] = _validation_figures([s for s, _ in mine], p, y, thresholds[contrast])
+        fitted = fit_contrast(z, y, len(mine))
+        calibration[contrast] = asdict(fitted.calibration)
+        thresholds[contrast], definite[contrast] = fitted.threshold, fitted.definite
+        figures[contrast] = _stage1_figures([s for s, _ in mine]) | fitted.figures()
         _log.info("validation %s: %s", contrast, figures[contrast])
     card: dict[str, Any] = {
         "name": recipe.name,
@@ -314,18 +310,13 @@ def _sources(recipe: Recipe) -> str:
     return f"simulated scans and annotated scans of {recipe.real_scans}"
 
 
-def _validation_figures(
-    sets: Sequence[ScanCandidates], p: np.ndarray, y: np.ndarray, threshold: float
-) -> dict[str, Any]:
+def _stage1_figures(sets: Sequence[ScanCandidates]) -> dict[str, Any]:
     lesions = sum(len(s.scan.lesions) for s in sets)
     return {
         "scans": len(sets),
         "lesions": lesions,
         "stage1_found": int(lesions - sum(s.missed for s in sets)),
         "candidates_per_scan": round(float(np.mean([len(s.labels) for s in sets])), 1) if sets else None,
-        "found": int(((p >= threshold) & (y == 1)).sum()),
-        "false": int(((p >= threshold) & (y == 0)).sum()),
-        "brier": round(float(np.mean((p - y) ** 2)), 4) if len(y) else None,
     }
 
 

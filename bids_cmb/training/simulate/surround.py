@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -75,11 +77,10 @@ def cause_at(
         The nearest drawn mimic whose border is within 3 mm, those above 10 mm last; before them a vessel in a voxel
         within 1 mm, or what a tenth of the voxels within 2 mm hold; else ``tissue``.
     """
-    near = sorted(
-        (radius > 10, float(np.linalg.norm(position - np.array(place))) - radius, name)
-        for place, radius, name in mimics
-        if float(np.linalg.norm(position - np.array(place))) - radius <= 3.0
+    borders = (
+        (radius > 10, math.dist(position.tolist(), place) - radius, name) for place, radius, name in mimics
     )
+    near = sorted(border for border in borders if border[1] <= 3.0)
     if near and not near[0][0]:
         return near[0][2]
     zooms = np.linalg.norm(affine[:3, :3], axis=0)
