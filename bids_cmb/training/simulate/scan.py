@@ -156,37 +156,32 @@ def simulate_session(
                 flatness=d.flatness,
                 unevenness=d.unevenness,
             )
-        scans.append(
-            _acquire(
-                drawn,
-                lesioned,
-                replace(protocol, tilt=tilt),
-                deposits,
-                shown,
-                vessels,
-                rng,
-                seed,
-                head.name,
-                mapping,
-            )
-        )
+        scene = _Scene(head.name, seed, drawn, lesioned, tuple(deposits), tuple(shown), vessels)
+        scans.append(_acquire(scene, replace(protocol, tilt=tilt), rng, mapping))
     return tuple(scans)
 
 
+@dataclass(frozen=True)
+class _Scene:
+    """What lies in the scanner: a subject, its maps with microbleeds, and what was drawn into them."""
+
+    head: str
+    seed: int
+    subject: Subject
+    lesioned: Maps
+    deposits: tuple[Deposit, ...]
+    mimics: tuple[Mimic, ...]
+    vessels: Vessels
+
+
 def _acquire(
-    subject: Subject,
-    lesioned: Maps,
+    scene: _Scene,
     protocol: Protocol,
-    deposits: list[Deposit],
-    mimics: list[Mimic],
-    vessels: Vessels,
     rng: RandomSource,
-    seed: int,
-    head: str,
     mapping: type[SusceptibilityMapping] | type[EarlyStoppedMapping],
 ) -> SimulatedScan:
     """Acquire one contrast and outline what it shows."""
-    contrast = protocol.contrast
+    subject, lesioned, contrast = scene.subject, scene.lesioned, protocol.contrast
     acquisition = Acquisition(subject.shape, subject.spacing, protocol, rng)
     if contrast == "qsm":
         clean, image, mask, noise = _susceptibility(subject, lesioned, protocol, acquisition, rng, mapping)
@@ -204,14 +199,14 @@ def _acquire(
         clean.cpu().numpy(),
         image.cpu().numpy(),
         mask.cpu().numpy(),
-        deposits,
+        scene.deposits,
         factor,
         affine,
         acquisition.voxel,
         contrast,
         noise,
     )
-    shown = tuple((world(m.centre, factor, affine), m.radius, m.name) for m in mimics)
+    shown = tuple((world(m.centre, factor, affine), m.radius, m.name) for m in scene.mimics)
     return SimulatedScan(
         image.cpu().numpy().astype(np.float32),
         affine,
@@ -219,10 +214,10 @@ def _acquire(
         labels,
         lesions,
         shown,
-        surroundings(subject, vessels, acquisition),
+        surroundings(subject, scene.vessels, acquisition),
         protocol,
-        seed,
-        head,
+        scene.seed,
+        scene.head,
     )
 
 

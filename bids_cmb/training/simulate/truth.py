@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,7 +68,7 @@ def outline(
     clean: FloatArray,
     image: FloatArray,
     mask: BoolArray,
-    deposits: list[Deposit],
+    deposits: Sequence[Deposit],
     factor: npt.NDArray[np.float64],
     affine: Affine,
     voxel: tuple[float, ...],
