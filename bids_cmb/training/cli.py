@@ -113,6 +113,12 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--stage1-steps", type=int, default=3000)
     train.add_argument("--teacher-steps", type=int, default=500)
     train.add_argument("--student-steps", type=int, default=1000)
+    train.add_argument(
+        "--students",
+        type=int,
+        default=1,
+        help="train so many students and average their weights (default: 1)",
+    )
     train.add_argument("--processes", type=int, default=2, help="processes that share the work (CPU)")
     train.add_argument("--stage1-rate", type=float, default=3e-3, help="peak learning rate of stage 1")
     train.add_argument(
@@ -121,7 +127,7 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--continue-from",
         type=Path,
-        help="output folder of an earlier training, or a model: its networks go on from there",
+        help="a model (name, manifest or folder): its networks go on from there",
     )
     train.add_argument("--no-distillation", action="store_true", help="train the student from labels alone")
     train.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
@@ -235,6 +241,7 @@ def _train(arguments: argparse.Namespace) -> int:
         stage1_rate=arguments.stage1_rate,
         stage2_rate=arguments.stage2_rate,
         continued_from=str(arguments.continue_from or ""),
+        students=max(1, arguments.students),
     )
     manifest = train_model(
         recipe,

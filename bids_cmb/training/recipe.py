@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import time
@@ -12,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from bids_cmb import __version__
 from bids_cmb.detector.networks import CandidateNet, Student, Teacher
@@ -38,7 +38,8 @@ _log = logging.getLogger(__name__)
 class Recipe:
     """Everything that a training depends on besides its scans.
 
-    ``real_scans`` names the dataset of annotated real scans among them; empty if all are simulated.
+    ``real_scans`` names the dataset of annotated real scans among them; empty if all are simulated. Of several
+    ``students``, which begin alike and see other batches, the weights are averaged.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Recipe:
     stage1_rate: float = 3e-3
     stage2_rate: float = STAGE2_RATE
     continued_from: str = ""
+    students: int = 1
 
 
 def train_model(
@@ -135,22 +137,25 @@ def train_model(
         if recipe.distil
         else None
     )
-    student = train_student(
-        pool,
-        teacher,
-        start=earlier.student,
-        steps=recipe.student_steps,
-        rate=recipe.stage2_rate,
-        seed=recipe.seed,
-        device=recipe.device,
-        processes=recipe.processes,
-        checkpoint=folder / "student.ckpt",
-        report=report,
-    ).cpu()
+    students = [
+        train_student(
+            pool,
+            teacher,
+            start=earlier.student,
+            steps=recipe.student_steps,
+            rate=recipe.stage2_rate,
+            seed=recipe.seed + number,
+            device=recipe.device,
+            processes=recipe.processes,
+            checkpoint=folder / (f"student-{number + 1}.ckpt" if number else "student.ckpt"),
+            report=report,
+        ).cpu()
+        for number in range(recipe.students)
+    ]
     return finish_model(
         recipe,
         stage1,
-        student,
+        averaged(students),
         validation,
         folder,
         trained_on=trained_on,
@@ -177,42 +182,46 @@ class Earlier:
 
 
 def earlier_networks(recipe: Recipe) -> Earlier:
-    """Networks of the training that this one goes on from, if it names one.
+    """Networks of the model that this training goes on from, if it names one.
 
-    Averaged networks of its checkpoints; of a finished model without any, stage 1 and the student, and a teacher that
-    begins with the student's encoder and classifier.
+    The teacher is that of the training beside the model; without one, it begins with the encoder and the classifier
+    of the model's student.
 
     Raises
     ------
-    InputError
-        If a checkpoint holds other networks than today's.
     ModelError
-        If there is neither a checkpoint of stage 1 nor a model.
+        If there is no such model.
+    InputError
+        If the teacher is another network than today's.
     """
     if not recipe.continued_from:
         return Earlier()
     torch.manual_seed(recipe.seed)  # the decoder of a teacher that a model lacks begins at random
-    folder = Path(recipe.continued_from)
-    if not (folder / "stage1.ckpt").is_file():
-        model = load_model(recipe.continued_from)
-        student = model.student
-        teacher = Teacher(student.channels, student.widths).begin_with(student)
-        return Earlier(model.candidate_net, teacher, student)
-    networks: dict[str, nn.Module] = {"stage1": CandidateNet(), "teacher": Teacher(), "student": Student()}
-    found: dict[str, Any] = {}
-    for name, network in networks.items():
-        path = folder / f"{name}.ckpt"
-        if not path.is_file():
-            continue
+    model = load_model(recipe.continued_from)
+    teacher = Teacher(model.student.channels, model.student.widths).begin_with(model.student)
+    path = find_manifest(recipe.continued_from).parent / "teacher.ckpt"
+    if path.is_file():
         try:
-            network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["average"])
+            teacher.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["average"])
         except RuntimeError as error:
             raise InputError(
-                f"{path} holds another network than this version trains: leave it out of the folder, and that "
-                "network begins anew."
+                f"{path} holds another network than this version trains: remove it, and the teacher begins with "
+                "what the student knows."
             ) from error
-        found[name] = network
-    return Earlier(**found)
+    return Earlier(model.candidate_net, teacher, model.student)
+
+
+def averaged(students: Sequence[Student]) -> Student:
+    """Average the weights of students that began alike: steadier than any of them, and no slower (Wortsman 2022)."""
+    states = [student.state_dict() for student in students]
+    mean = copy.deepcopy(students[0])
+    mean.load_state_dict(
+        {
+            name: torch.stack([state[name] for state in states]).mean(dim=0) if x.is_floating_point() else x
+            for name, x in states[0].items()
+        }
+    )
+    return mean
 
 
 def earlier_anatomy(folder: Path | None) -> set[str]:

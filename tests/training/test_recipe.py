@@ -9,14 +9,21 @@ import numpy as np
 import pytest
 import torch
 
-from bids_cmb.detector.networks import CandidateNet
+from bids_cmb.detector.networks import CandidateNet, Student
 from bids_cmb.detector.weights import Calibration, load_model
 from bids_cmb.errors import BidsCmbError, InputError, ModelError, UsageError
 from bids_cmb.training.calibrate import choose_candidate_threshold, fit_calibration
 from bids_cmb.training.cubes import CubePool
 from bids_cmb.training.parallel import arrays_of_all, average_gradients, train_together
 from bids_cmb.training.prepared import load_prepared, save_prepared
-from bids_cmb.training.recipe import Recipe, collect_all, earlier_anatomy, earlier_networks, train_model
+from bids_cmb.training.recipe import (
+    Recipe,
+    averaged,
+    collect_all,
+    earlier_anatomy,
+    earlier_networks,
+    train_model,
+)
 from bids_cmb.training.samples import Target, TrainingScan, training_scan
 from bids_cmb.training.scan_candidates import ScanCandidates
 from bids_cmb.training.stage1 import train_candidates
@@ -133,7 +140,9 @@ def test_a_checkpoint_of_the_last_step_is_the_result(tmp_path: Path) -> None:
 
 
 def test_a_recipe_ends_in_a_model_that_loads(tmp_path: Path) -> None:
-    recipe = Recipe("tiny", stage1_steps=2, teacher_steps=1, student_steps=1, candidate_threshold=0.0)
+    recipe = Recipe(
+        "tiny", stage1_steps=2, teacher_steps=1, student_steps=1, students=2, candidate_threshold=0.0
+    )
     scans = [made_up(c, s) for s, c in enumerate(CONTRASTS)]
     manifest = train_model(recipe, scans[:2], scans, tmp_path / "tiny", trained_on=["a box"], command="none")
     model = load_model(str(manifest))
@@ -152,9 +161,16 @@ def test_a_recipe_ends_in_a_model_that_loads(tmp_path: Path) -> None:
         assert other is not None
         assert all(map(torch.equal, one.state_dict().values(), other.state_dict().values()))
     for other_state in ({}, {"classifier.place.0.bias": torch.zeros(3)}):
-        torch.save({"average": other_state}, tmp_path / "tiny" / "student.ckpt")
+        torch.save({"average": other_state}, tmp_path / "tiny" / "teacher.ckpt")
         with pytest.raises(InputError, match="another network"):
             earlier_networks(on)
+
+
+def test_the_weights_of_students_are_averaged() -> None:
+    one, other = Student(), Student()
+    mean = averaged([one, other])
+    for a, b, c in zip(*(x.state_dict().values() for x in (one, other, mean)), strict=True):
+        torch.testing.assert_close(c, (a + b) / 2 if a.is_floating_point() else a)
 
 
 def test_a_training_goes_on_from_a_finished_model(tmp_path: Path) -> None:
