@@ -91,7 +91,11 @@ def build_parser() -> argparse.ArgumentParser:
     simulate.add_argument(
         "--large-share",
         type=float,
-        help="share of bleeds that are 3 to 10 mm wide themselves, instead of by blooming (default: 0.03)",
+        default=0.03,
+        help="share of bleeds that are 3 mm wide or more themselves, instead of by blooming (default: 0.03)",
+    )
+    simulate.add_argument(
+        "--largest", type=float, default=10.0, help="greatest width of those, mm (default: 10)"
     )
     simulate.add_argument(
         "--second",
@@ -176,10 +180,12 @@ def _template_head() -> AbstractContextManager[Path]:
 
 
 def _simulate(arguments: argparse.Namespace) -> int:
-    if arguments.large_share is not None and not 0 <= arguments.large_share <= 1:
+    if not 0 <= arguments.large_share <= 1:
         raise UsageError("--large-share is a share: from 0 to 1.")
+    if not 3 <= arguments.largest <= 20:
+        raise UsageError("--largest is a width in mm: from 3 to 20.")
     from bids_cmb.training.simulate.corpus import make_corpus, plan
-    from bids_cmb.training.simulate.lesions import LARGE_SHARE
+    from bids_cmb.training.simulate.lesions import LargeBleeds
 
     with _template_head() as template:
         heads = arguments.heads or [template]
@@ -196,7 +202,7 @@ def _simulate(arguments: argparse.Namespace) -> int:
             widen=arguments.widen,
             count=arguments.microbleeds and tuple(arguments.microbleeds),
             second=arguments.second,
-            large_share=LARGE_SHARE if arguments.large_share is None else arguments.large_share,
+            large=LargeBleeds(arguments.large_share, most=arguments.largest),
         )
         for number, order in enumerate(
             make_corpus(orders, processes=arguments.processes, device=arguments.device), start=1

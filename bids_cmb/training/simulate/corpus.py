@@ -14,7 +14,7 @@ import torch
 
 from bids_cmb.errors import InputError
 from bids_cmb.training.simulate.heads import load_head
-from bids_cmb.training.simulate.lesions import LARGE_SHARE, Deposit
+from bids_cmb.training.simulate.lesions import USUAL_LARGE, Deposit, LargeBleeds
 from bids_cmb.training.simulate.protocol import Protocol
 from bids_cmb.training.simulate.scan import FINE_SPACING, SimulatedScan, simulate_session
 from bids_cmb.training.simulate.truth import Lesion
@@ -32,7 +32,7 @@ class Order:
     widen: float
     count: tuple[int, int] | None = None
     second: bool = False
-    large_share: float = LARGE_SHARE
+    large: LargeBleeds = USUAL_LARGE
 
 
 def plan(
@@ -46,7 +46,7 @@ def plan(
     widen: float = 1.0,
     count: tuple[int, int] | None = None,
     second: bool = False,
-    large_share: float = LARGE_SHARE,
+    large: LargeBleeds = USUAL_LARGE,
 ) -> list[Order]:
     """List the subjects of a corpus: heads in turn, seeds counting up, one scan for each time a contrast is named."""
     number = [list(contrasts[:i]).count(c) + 1 for i, c in enumerate(contrasts)]
@@ -57,7 +57,7 @@ def plan(
             (c, folder / (f"{c}_{head.stem}_{seed}" + (f"_{n}" if n > 1 else "") + ".npz"))
             for c, n in zip(contrasts, number, strict=True)
         )
-        orders.append(Order(paths, head, seed, spacing, widen, count, second, large_share))
+        orders.append(Order(paths, head, seed, spacing, widen, count, second, large))
     return orders
 
 
@@ -104,7 +104,7 @@ def _make(job: tuple[Order, str]) -> Order:
         spacing=order.spacing,
         widen=order.widen,
         second=order.second,
-        large_share=order.large_share,
+        large=order.large,
     )
     for scan, (_, path) in zip(scans, order.paths, strict=True):
         save_scan(scan, path)

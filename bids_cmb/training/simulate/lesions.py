@@ -40,13 +40,32 @@ CATEGORIES = {
 #: Diameter of a deposit, log-normal: median (mm) and spread; and its susceptibility, log-uniform (ppm). With blooming
 #: these give apparent diameters as published on GRE and SWI (`bids-cmb-train realism` compares them).
 DIAMETER, STRENGTH = (1.57, 0.35), (0.3, 2.5)
-#: Share of deposits that are several millimetres wide themselves, instead of by blooming; greatest spread of their
-#: semi-axes (one may be twice as long as another) and of the susceptibility inside: the wider the less like a ball.
-LARGE_SHARE = 0.03
+#: Greatest spread of the semi-axes of large deposits (one may be twice as long as another), and of the susceptibility
+#: inside.
 _LARGE_FLATNESS, _LARGE_UNEVENNESS = 0.5, 0.5
 #: R2* at 3 T per susceptibility, 1/s per ppm: 2 pi / (9 sqrt 3) x 2 pi x 42.58 MHz/T x 3 T x 1e-6; and its upper end.
 STATIC_DEPHASING = 323.0
 _FASTEST_R2STAR = 500.0
+
+
+@dataclass(frozen=True)
+class LargeBleeds:
+    """Deposits that are several millimetres wide themselves, instead of by blooming.
+
+    Attributes
+    ----------
+    share
+        Of all deposits. The default gives about as many bleeds that look wider than 5 mm as were published.
+    least, most
+        Diameter, mm.
+    """
+
+    share: float = 0.03
+    least: float = 3.0
+    most: float = 10.0
+
+
+USUAL_LARGE = LargeBleeds()
 
 
 @dataclass(frozen=True)
@@ -85,16 +104,18 @@ class Maps:
 
 
 def draw_deposits(
-    subject: Subject, rng: RandomSource, count: int, large_share: float = LARGE_SHARE
+    subject: Subject, rng: RandomSource, count: int, large: LargeBleeds = USUAL_LARGE
 ) -> list[Deposit]:
-    """Choose places, sizes and strengths of `count` microbleeds, kept apart by 2 mm or more; see `LARGE_SHARE`."""
+    """Choose places, sizes and strengths of `count` microbleeds, kept apart by 2 mm or more."""
     deposits: list[Deposit] = []
     names = list(PLACES)
     pools = {name: torch.nonzero(one_of(subject.tissue, PLACES[name][1])) for name in names}
     for _ in range(count):
-        large = rng.chance(large_share)
+        wide = rng.chance(large.share)
         diameter = (
-            rng.uniform(3.0, 10.0) if large else math.exp(rng.normal(math.log(DIAMETER[0]), DIAMETER[1]))
+            rng.uniform(large.least, large.most)
+            if wide
+            else math.exp(rng.normal(math.log(DIAMETER[0]), DIAMETER[1]))
         )
         for _attempt in range(20):
             name = names[rng.choice([PLACES[n][0] for n in names])]
@@ -110,7 +131,7 @@ def draw_deposits(
             continue
         strength = math.exp(rng.uniform(math.log(STRENGTH[0]), math.log(STRENGTH[1])))
         flatness, unevenness = 0.25, 0.0
-        if large:  # old, resorbed blood: wide, weaker and less regular, as large on QSM as on T2*
+        if wide:  # old, resorbed blood: wide, weaker and less regular, as large on QSM as on T2*
             strength = math.exp(rng.uniform(math.log(0.12), math.log(1.5)))
             flatness, unevenness = rng.uniform(0.25, _LARGE_FLATNESS), rng.uniform(0.0, _LARGE_UNEVENNESS)
         else:

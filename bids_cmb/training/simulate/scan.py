@@ -15,8 +15,9 @@ from bids_cmb.imaging.susceptibility import MHZ_PER_TESLA
 from bids_cmb.training.simulate.grids import smooth, smooth_field
 from bids_cmb.training.simulate.heads import Head
 from bids_cmb.training.simulate.lesions import (
-    LARGE_SHARE,
+    USUAL_LARGE,
     Deposit,
+    LargeBleeds,
     Maps,
     Mimic,
     draw_blob,
@@ -89,7 +90,7 @@ def simulate_session(
     spacing: float = FINE_SPACING,
     widen: float = 1.0,
     second: bool = False,
-    large_share: float = LARGE_SHARE,
+    large: LargeBleeds = USUAL_LARGE,
 ) -> tuple[SimulatedScan, ...]:
     """Simulate the scans of one subject: one anatomy, one set of microbleeds, one image per acquisition.
 
@@ -115,8 +116,8 @@ def simulate_session(
         Factor on the protocol ranges.
     second
         Draw the vessels and map the susceptibility by the models of `bids_cmb.training.simulate.second`.
-    large_share
-        Share of bleeds that are 3 to 10 mm wide themselves, instead of by blooming.
+    large
+        How many bleeds are wide themselves, and how wide.
 
     Returns
     -------
@@ -134,7 +135,7 @@ def simulate_session(
         count = 0 if rng.chance(0.25) else min(40, 1 + int(-math.log(max(1e-6, rng.uniform(0, 1))) * 12))
     elif not isinstance(count, int):
         count = rng.integer(*count)
-    deposits = draw_deposits(subject, rng, count, large_share)
+    deposits = draw_deposits(subject, rng, count, large)
     granulomas = draw_calcifications(subject, rng) if "qsm" in contrasts else []
     scans = []
     for protocol in chosen:

@@ -9,6 +9,7 @@ from bids_cmb.errors import InputError
 from bids_cmb.training.demo import template_head
 from bids_cmb.training.simulate.corpus import load_scan, make_corpus, plan, save_scan
 from bids_cmb.training.simulate.heads import save_head
+from bids_cmb.training.simulate.lesions import LargeBleeds
 from bids_cmb.training.simulate.protocol import Protocol
 from bids_cmb.training.simulate.scan import SimulatedScan, simulate_session
 
@@ -83,7 +84,7 @@ def test_a_contrast_named_twice_is_acquired_twice(tmp_path) -> None:
         contrasts=("gre", "gre"),
         spacing=2.0,
         count=(4, 6),
-        large_share=1.0,
+        large=LargeBleeds(1.0),
     )
     assert [path.name for _, path in orders[0].paths] == ["gre_head_3.npz", "gre_head_3_2.npz"]
     list(make_corpus(orders, processes=1))
