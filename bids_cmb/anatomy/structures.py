@@ -86,7 +86,7 @@ ZONES: Final[dict[str, ZoneRule]] = {
     "ventricle": ZoneRule(("lateral_ventricle", "third_ventricle", "fourth_ventricle"), 0.0, 3.0),
     "sinus": ZoneRule(("superior_sagittal_sinus", "straight_sinus", "transverse_sinus"), 2.0, 4.0),
     "pallidum": ZoneRule(("pallidum",), 1.0, 3.0),
-    "pineal": ZoneRule(("pineal",), 2.0, 5.0),
+    "pineal": ZoneRule(("pineal",), 4.0, 8.0),
     "choroid_plexus": ZoneRule(("choroid_plexus",), 1.0, 4.0),
     "falx": ZoneRule(("falx",), 1.0, 3.0),
     "dropout": ZoneRule(("sphenoid_ethmoid_air", "petrous_mastoid_air", "frontal_sinus_air"), 6.0, 14.0),
