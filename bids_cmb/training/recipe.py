@@ -94,6 +94,7 @@ def train_model(
         If the folder holds the beginnings of another training.
     """
     started = time.monotonic()
+    resumed = (folder / "stage1.ckpt").exists()  # then the time that it took is not known
     earlier = earlier_networks(recipe)
     begin(folder, _settings(recipe, training))
     stage1 = train_candidates(
@@ -161,7 +162,7 @@ def train_model(
         trained_on=trained_on,
         validated_on=validated_on,
         command=command,
-        seconds=time.monotonic() - started,
+        seconds=None if resumed else round(time.monotonic() - started),
         training_scans=len(training),
     )
 
@@ -264,7 +265,7 @@ def finish_model(
     trained_on: Sequence[str],
     validated_on: Sequence[str],
     command: str,
-    seconds: float,
+    seconds: int | None,
     training_scans: int,
 ) -> Path:
     """Calibrate on validation scans, choose operating points and write the model folder."""
@@ -305,7 +306,7 @@ def finish_model(
             "validation_anatomy": list(validated_on),
             "scans": training_scans,
             "command": command,
-            "seconds": round(seconds),
+            "seconds": seconds,
             "device": recipe.device,
         },
         "validation": figures,
