@@ -16,8 +16,8 @@ from bids_cmb.detector.weights import Calibration
 FALSE_PER_SCAN = 1.0
 #: Least probability of a *definite* microbleed, where the operating point is not above it.
 DEFINITE = 0.8
-#: Share of the lesions found by stage 1 that its threshold keeps.
-KEPT = 0.99
+#: Share of the lesions found by stage 1 that its threshold keeps, and candidates per scan that stage 2 has time for.
+KEPT, CANDIDATES_PER_SCAN = 0.99, 40
 
 
 @dataclass(frozen=True)
@@ -97,21 +97,29 @@ def fit_calibration(logits: npt.NDArray[np.float64], labels: npt.NDArray[np.int6
 
 
 def choose_candidate_threshold(
-    heights: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], *, least: float
+    heights: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], scans: int, *, least: float
 ) -> float:
-    """Choose the height from which a peak of stage 1 is a candidate: the highest that keeps `KEPT` of the lesions found.
+    """Choose the height from which a peak of stage 1 is a candidate.
+
+    The highest that keeps `KEPT` of the lesions found, or a lower one that gives `CANDIDATES_PER_SCAN`: on other heads
+    lesions are lower than on those of the validation.
 
     Parameters
     ----------
     heights, labels
         Of the peaks of all validation scans (labels 1 microbleed, 0 not, -1 ignored).
+    scans
+        Number of those scans.
     least
         The height that they were collected with; returned where there is no lesion.
     """
     found = np.sort(heights[labels == 1])
     if len(found) == 0:
         return least
-    return round(max(least, float(found[int((1 - KEPT) * len(found))]) - 5e-4), 3)
+    kept = float(found[int((1 - KEPT) * len(found))]) - 5e-4
+    all_heights, affordable = np.sort(heights)[::-1], CANDIDATES_PER_SCAN * scans
+    low = float(all_heights[affordable]) if len(all_heights) > affordable else least
+    return round(max(least, min(kept, low)), 3)
 
 
 def choose_threshold(

@@ -273,6 +273,7 @@ def finish_model(
     least = choose_candidate_threshold(
         torch.cat([s.heights for s in held]).double().numpy(),
         torch.cat([s.labels for s in held]).numpy(),
+        len(held),
         least=recipe.candidate_threshold,
     )
     held = [s.above(least) for s in held]

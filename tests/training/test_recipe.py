@@ -225,7 +225,9 @@ def test_probabilities_are_shares() -> None:
 def test_the_candidate_threshold_keeps_nearly_all_that_was_found() -> None:
     heights = np.linspace(0.0, 1.0, 201)
     labels = (heights > 0.5).astype(np.int64)
-    chosen = choose_candidate_threshold(heights, labels, least=0.06)
+    chosen = choose_candidate_threshold(heights, labels, 1, least=0.06)
     assert (heights[labels == 1] >= chosen).mean() >= 0.99
     assert chosen > 0.5
-    assert choose_candidate_threshold(heights, np.zeros_like(labels), least=0.06) == 0.06
+    assert (heights >= choose_candidate_threshold(heights, labels, 3, least=0.06)).sum() == 121  # 40 a scan
+    assert choose_candidate_threshold(heights, labels, 9, least=0.06) == 0.06
+    assert choose_candidate_threshold(heights, np.zeros_like(labels), 1, least=0.06) == 0.06
