@@ -78,7 +78,7 @@ def _joined(convolution: nn.Conv3d, fine: Tensor, coarse: Tensor, pool: tuple[in
     """Convolve the maps `fine` and, behind them, `coarse` enlarged by `pool` (nearest neighbours), making neither.
 
     Enlarging and convolving is one transposed convolution, whose kernel adds up what falls on the same coarse voxel:
-    the same result with a third of the work and half of the memory.
+    the same result with less work and memory (a whole stage 1: a quarter less time).
     """
     own, enlarged = convolution.weight.split([fine.shape[1], coarse.shape[1]], dim=1)
     kernel = enlarged.transpose(0, 1).flip(2, 3, 4)

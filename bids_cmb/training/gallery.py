@@ -80,7 +80,9 @@ def failure_sheet(failures: Sequence[Failure]) -> Image.Image | None:
             uri, width, height = failure.pictures[1]
             picture = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
             size = (round(_TILE * width / _EDGE_MM), round(_TILE * height / _EDGE_MM))
-            sheet.paste(picture.resize(size), (column * _TILE, top + _HEADING))
+            tile = Image.new("L", (_TILE, _TILE), 255)  # a picture of whole voxels may be a little larger
+            tile.paste(picture.resize(size))
+            sheet.paste(tile, (column * _TILE, top + _HEADING))
     return sheet
 
 

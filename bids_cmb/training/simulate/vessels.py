@@ -9,7 +9,7 @@ ventricles; the internal cerebral, basal and great veins and the sinuses follow 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -59,6 +59,9 @@ _CORTICAL_BRANCH = Kind((4, 15), (0.08, 0.3), wander=0.08, taper=(1.0, 0.6))
 _PIERCING = Kind((4, 14), (0.08, 0.25), wander=0.06, taper=(1.1, 0.6))
 _SUBEPENDYMAL = Kind((8, 45), (0.2, 0.7), wander=0.06, taper=(0.6, 1.0))
 _ARTERY = Kind((6, 40), (0.35, 1.6), wander=0.08, taper=(1.0, 0.7))
+#: How the vessels of subjects differ: spread of the logarithm of a factor on calibre and on winding, and the greatest
+#: unevenness of calibre (see `grow`). No one has measured these; a detector shall not learn one manner of drawing.
+_CALIBRES, _WINDINGS, _UNEVEN = 0.2, 0.5, 0.4
 #: A vein that leaves the parenchyma (share of it nearby below this) has drained: into a ventricle's wall or the pia.
 _DRAINED = 0.4
 
@@ -71,6 +74,31 @@ class Vessels:
     voids: Tensor
 
 
+@dataclass(frozen=True)
+class _Manner:
+    """What the vessels of one subject have in common: factors on calibre and winding, and unevenness of calibre."""
+
+    calibre: float
+    winding: float
+    uneven: float
+
+    @classmethod
+    def draw(cls, rng: RandomSource) -> _Manner:
+        """Draw that of a subject."""
+        return cls(
+            math.exp(rng.normal(0, _CALIBRES)), math.exp(rng.normal(0, _WINDINGS)), rng.uniform(0, _UNEVEN)
+        )
+
+    def of(self, kind: Kind) -> Kind:
+        """A kind of vessel as it runs in this subject."""
+        thinnest, widest = kind.radius
+        return replace(
+            kind,
+            radius=(thinnest * self.calibre, widest * self.calibre),
+            wander=kind.wander * self.winding,
+        )
+
+
 @dataclass
 class _Guides:
     """Smooth maps that steer the walkers, on a grid `step` times coarser than the fine one (voxels of `voxel_mm`)."""
@@ -81,6 +109,7 @@ class _Guides:
     inward: Tensor
     to_ventricle: Tensor
     tissue: Tensor
+    manner: _Manner
 
     def grow(
         self,
@@ -92,10 +121,20 @@ class _Guides:
         stop: Stop | None = None,
     ) -> tuple[Beads, Tensor, Tensor]:
         """`bids_cmb.training.simulate.walkers.grow` on these grids."""
-        return grow(rng, kind, starts, heading, steer, voxel_mm=self.voxel_mm, step=self.step, stop=stop)
+        return grow(
+            rng,
+            self.manner.of(kind),
+            starts,
+            heading,
+            steer,
+            voxel_mm=self.voxel_mm,
+            step=self.step,
+            stop=stop,
+            uneven=self.manner.uneven,
+        )
 
 
-def _guides(subject: Subject) -> _Guides:
+def _guides(subject: Subject, rng: RandomSource) -> _Guides:
     step = max(1, round(1.2 / subject.spacing))
     tissue = subject.tissue[::step, ::step, ::step].contiguous()
     parenchyma = one_of(tissue, PARENCHYMA).float()
@@ -103,7 +142,13 @@ def _guides(subject: Subject) -> _Guides:
     surface = smooth(parenchyma, (width,) * 3)
     ventricle = smooth(one_of(tissue, (Tissue.VENTRICLE,)).float(), (5 * width,) * 3)
     return _Guides(
-        subject.spacing, step, surface, _unit(gradient(surface)), _unit(gradient(ventricle)), tissue
+        subject.spacing,
+        step,
+        surface,
+        _unit(gradient(surface)),
+        _unit(gradient(ventricle)),
+        tissue,
+        _Manner.draw(rng),
     )
 
 
@@ -136,7 +181,7 @@ def draw_vessels(subject: Subject, rng: RandomSource, *, density: float = 1.0) -
     Vessels
         Partial volumes on the subject's grid.
     """
-    guides = _guides(subject)
+    guides = _guides(subject, rng)
     beads = [
         *_medullary(rng, guides, density),
         *_cortical(rng, guides, density),
@@ -246,7 +291,7 @@ def _central(rng: RandomSource, guides: _Guides, subject: Subject) -> Beads:
 
 def draw_central_veins(subject: Subject, rng: RandomSource) -> Tensor:
     """Partial volume of the internal cerebral, basal and great veins and the sinuses on the subject's grid."""
-    return splat(subject.shape, subject.spacing, _central(rng, _guides(subject), subject))
+    return splat(subject.shape, subject.spacing, _central(rng, _guides(subject, rng), subject))
 
 
 def _to_surface(path: Tensor, guides: _Guides) -> Tensor:

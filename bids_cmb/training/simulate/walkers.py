@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from bids_cmb.training.simulate.random_source import RandomSource
@@ -15,6 +16,8 @@ from bids_cmb.training.simulate.random_source import RandomSource
 #: Share of its length over which a vein thins out towards an end, and what is left of its calibre there: veins begin
 #: as venules and end in other veins, not as the blunt stumps that look like microbleeds.
 _FADE, _THINNEST = 0.2, 0.15
+#: Distance over which the calibre of an uneven vessel swells and narrows, mm.
+_SWELL_MM = 5.0
 #: From points and headings (N, 3) to a correction of the headings.
 Steer = Callable[[Tensor, Tensor], Tensor]
 #: Which points (N, 3) end their walk (N,).
@@ -119,6 +122,7 @@ def grow(
     voxel_mm: float,
     step: int,
     stop: Stop | None = None,
+    uneven: float = 0.0,
 ) -> tuple[Beads, Tensor, Tensor]:
     """Grow a bundle of vessels.
 
@@ -136,6 +140,8 @@ def grow(
         Edge of a fine voxel, and how many of them a coarse one is wide.
     stop
         Which points end their vessel, or None if only its length does.
+    uneven
+        Standard deviation of the logarithm of the calibre along a vessel.
 
     Returns
     -------
@@ -154,6 +160,10 @@ def grow(
     to_end = torch.minimum(along, 1 - along) / _FADE
     taper = kind.taper[0] + (kind.taper[1] - kind.taper[0]) * along
     calibre = base[:, None] * taper * to_end.clamp(_THINNEST, 1)
+    if uneven and count:
+        knots = rng.randn(count, max(2, math.ceil(steps / (_SWELL_MM * per_mm))))
+        swell = F.interpolate(knots[:, None], size=steps, mode="linear", align_corners=True)[:, 0]
+        calibre = calibre * torch.exp(uneven * swell)
     strength = (0.4 + 0.6 * rng.rand(count))[:, None].expand_as(calibre)
     return Beads(points[alive] * step, calibre[alive], strength[alive]), points, alive
 

@@ -43,6 +43,23 @@ def test_a_vein_ends_where_it_drains() -> None:
     assert points[0, alive[0]][:, 0].max() <= 15
 
 
+def test_an_uneven_vein_swells_and_narrows_along_its_course() -> None:
+    kind = Kind((60, 60), (0.5, 0.5), wander=0.0, taper=(1.0, 1.0))
+    starts, heading = torch.full((40, 3), 10.0), torch.tensor([[1.0, 0.0, 0.0]]).expand(40, 3)
+    radii = []
+    for uneven in (0.0, 0.4):
+        beads, points, alive = grow(
+            RandomSource(1, "cpu"), kind, starts, heading, straight, voxel_mm=1.0, step=1, uneven=uneven
+        )
+        radii.append(beads.radius.reshape(40, -1)[:, 30:-30])  # without the ends, which thin out
+        assert alive.all()
+        assert points.shape[0] == 40
+    even, uneven_radii = radii
+    assert torch.allclose(even, torch.full_like(even, 0.5))
+    assert 0.2 < float(uneven_radii.log().std(dim=1).mean()) < 0.4
+    assert float(uneven_radii.median()) == pytest.approx(0.5, rel=0.1)  # neither thicker nor thinner in all
+
+
 @pytest.mark.parametrize("radius", [0.2, 0.4, 1.5])
 @pytest.mark.parametrize("offset", [0.0, 0.3, 0.5])
 def test_a_tube_keeps_its_volume_wherever_it_lies(radius: float, offset: float) -> None:
