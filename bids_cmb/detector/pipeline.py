@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from bids_cmb.detector.candidates import MOST_CANDIDATES, find_peaks, heat_map
 from bids_cmb.detector.devices import choose_device
 from bids_cmb.detector.discriminate import candidate_facts, discriminate, stage2_cubes
 from bids_cmb.detector.network_input import network_input
 from bids_cmb.detector.outline import outline_candidate
+from bids_cmb.detector.probability import probabilities
 from bids_cmb.detector.weights import Model
 from bids_cmb.types import BoolArray, Candidate, Contrast, Detection, Volume
 
@@ -51,13 +51,12 @@ def detect(
     peaks, heights = find_peaks(heat, grid.spacing, model.candidate_threshold)
     facts = candidate_facts(contrast, grid, peaks)
     logits = discriminate(model.student.to(target), stage2_cubes(channels, heat, peaks, grid.spacing), facts)
-    calibration = model.calibration[contrast]
-    probabilities = torch.sigmoid(calibration.scale * logits.double() + calibration.offset).cpu().numpy()
+    chances = probabilities(logits.double().cpu().numpy(), model.calibration[contrast])
     places = grid.image_voxels(peaks.float()).double().cpu().numpy()
     warnings = () if len(peaks) < MOST_CANDIDATES else (_TOO_MANY.format(MOST_CANDIDATES),)
-    order = np.argsort(-np.round(probabilities, _DECIMALS), kind="stable")
+    order = np.argsort(-np.round(chances, _DECIMALS), kind="stable")
     scores = heights.cpu().numpy()
-    found = _outlined(image, brain_mask, contrast, model, places[order], scores[order], probabilities[order])
+    found = _outlined(image, brain_mask, contrast, model, places[order], scores[order], chances[order])
     return replace(found, warnings=warnings)
 
 
@@ -68,12 +67,12 @@ def _outlined(
     model: Model,
     places: npt.NDArray[np.float64],
     scores: npt.NDArray[np.float32],
-    probabilities: npt.NDArray[np.float64],
+    chances: npt.NDArray[np.float64],
 ) -> Detection:
     labels = np.zeros(image.data.shape, np.int32)
     candidates: list[Candidate] = []
     threshold = model.thresholds[contrast]
-    for place, score, probability in zip(places, scores, probabilities, strict=True):
+    for place, score, probability in zip(places, scores, chances, strict=True):
         outline = outline_candidate(image, brain_mask, place, contrast, places)
         own = outline.voxels[labels[tuple(outline.voxels.T)] == 0]
         if len(own) == 0:

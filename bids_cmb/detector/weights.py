@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bids_cmb.detector.probability import Calibration
 from bids_cmb.errors import ModelError
 from bids_cmb.types import CONTRASTS, Contrast
 
@@ -18,14 +19,6 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "bids-cmb-1"
 MANIFEST_FORMAT = 2
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """From the student's logit to a probability: ``sigmoid(scale * logit + offset)``, fitted on validation heads."""
-
-    scale: float
-    offset: float
 
 
 @dataclass(frozen=True)

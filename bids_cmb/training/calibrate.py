@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 
-from bids_cmb.detector.weights import Calibration
+from bids_cmb.detector.probability import Calibration, probabilities
 
 #: Operating point: the most sensitive one with at most this many false detections per scan.
 FALSE_PER_SCAN = 1.0
@@ -46,34 +46,37 @@ class Fitted:
         return {"found": self.found, "false": self.false, "brier": self.brier}
 
 
-def fit_contrast(logits: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], scans: int) -> Fitted:
+def fit_contrast(
+    logits: Sequence[npt.NDArray[np.float64]], labels: Sequence[npt.NDArray[np.int64]]
+) -> Fitted:
     """Calibrate a detector and choose its operating point for one contrast.
 
     Parameters
     ----------
     logits, labels
-        (N,) of the candidates; labels 0 or 1.
-    scans
-        Number of scans that they come from.
+        Of the candidates of each scan, (N,); labels 1 microbleed, 0 not, -1 ignored (judged, but not counted).
     """
-    calibration = fit_calibration(logits, labels)
-    p = 1 / (1 + np.exp(-(calibration.scale * logits + calibration.offset)))
-    threshold = choose_threshold(p.tolist(), labels.tolist(), max(scans, 1))
+    every = np.concatenate([*labels, np.zeros(0, np.int64)])
+    counted = every >= 0
+    truth = every[counted]
+    calibration = fit_calibration(np.concatenate([*logits, np.zeros(0)])[counted], truth)
+    p = np.concatenate([*(probabilities(z, calibration) for z in logits), np.zeros(0)])[counted]
+    threshold = choose_threshold(p.tolist(), truth.tolist(), max(len(logits), 1))
     accepted = p >= threshold
     return Fitted(
         calibration,
         threshold,
         choose_definite(threshold),
-        int((accepted & (labels == 1)).sum()),
-        int((accepted & (labels == 0)).sum()),
-        round(float(np.mean((p - labels) ** 2)), 4) if len(labels) else None,
+        int((accepted & (truth == 1)).sum()),
+        int((accepted & (truth == 0)).sum()),
+        round(float(np.mean((p - truth) ** 2)), 4) if len(truth) else None,
     )
 
 
 def fit_calibration(logits: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> Calibration:
     """Fit Platt's sigmoid to logits: of candidates at 0.7, 7 in 10 are microbleeds on scans like these.
 
-    Where bleeds are rarer than on the scans that it is fitted to, probabilities come out too high.
+    What becomes of it on scans with more or fewer microbleeds: `bids_cmb.detector.probability.probabilities`.
 
     Parameters
     ----------
@@ -93,7 +96,7 @@ def fit_calibration(logits: npt.NDArray[np.float64], labels: npt.NDArray[np.int6
         return float((np.logaddexp(0, z) - labels * z).mean() + 1e-3 * (parameters[0] - 1) ** 2)
 
     scale, offset = minimize(cost, np.array([1.0, 0.0]), method="Nelder-Mead").x
-    return Calibration(float(max(scale, 0.05)), float(offset))
+    return Calibration(float(max(scale, 0.05)), float(offset), round(float(labels.mean()), 4))
 
 
 def choose_candidate_threshold(

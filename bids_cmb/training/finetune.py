@@ -279,10 +279,8 @@ def recalibrate(
                     f"{contrast}: {len(mine)} held-out scans with {lesions} lesions are too few (at least {LEAST_SCANS} and {LEAST_LESIONS}) to calibrate on: calibration and operating point are those of {base.name} and may not fit."
                 )
             continue
-        kept = [s.labels >= 0 for s in mine]
-        z = torch.cat([judge(student, s)[k] for s, k in zip(mine, kept, strict=True)]).double().numpy()
-        y = torch.cat([s.labels[k] for s, k in zip(mine, kept, strict=True)]).numpy()
-        fitted = fit_contrast(z, y, len(mine))
+        logits = [judge(student, s).double().numpy() for s in mine]
+        fitted = fit_contrast(logits, [s.labels.numpy() for s in mine])
         calibration[contrast] = asdict(fitted.calibration)
         thresholds[contrast], definite[contrast] = fitted.threshold, fitted.definite
         validation[contrast] = {"scans": len(mine), "lesions": lesions} | fitted.figures()

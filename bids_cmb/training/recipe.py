@@ -281,9 +281,7 @@ def finish_model(
     calibration, thresholds, definite, figures = {}, {}, {}, {}
     for contrast in CONTRASTS:
         mine = [(s, x) for s, x in zip(held, logits, strict=True) if s.scan.contrast == contrast]
-        z = torch.cat([x[s.labels >= 0] for s, x in mine]).double().numpy() if mine else np.zeros(0)
-        y = torch.cat([s.labels[s.labels >= 0] for s, _ in mine]).numpy() if mine else np.zeros(0, np.int64)
-        fitted = fit_contrast(z, y, len(mine))
+        fitted = fit_contrast([x.double().numpy() for _, x in mine], [s.labels.numpy() for s, _ in mine])
         calibration[contrast] = asdict(fitted.calibration)
         thresholds[contrast], definite[contrast] = fitted.threshold, fitted.definite
         figures[contrast] = _stage1_figures([s for s, _ in mine]) | fitted.figures()

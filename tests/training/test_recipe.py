@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from bids_cmb.detector.networks import CandidateNet, Student
-from bids_cmb.detector.weights import Calibration, load_model
+from bids_cmb.detector.probability import Calibration
+from bids_cmb.detector.weights import load_model
 from bids_cmb.errors import BidsCmbError, InputError, ModelError, UsageError
 from bids_cmb.training.calibrate import choose_candidate_threshold, fit_calibration
 from bids_cmb.training.cubes import CubePool

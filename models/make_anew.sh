@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# Make the shipped weights anew, in one command: the seventh and the eighth round of training, from the weights of the
+# sixth (kept in this repository's history), the seeds and two heads. Each step runs with the code of the commit that it
+# was first run with. What is done is kept: the same command goes on where it stopped.
+#
+#   models/make_anew.sh GIF_PARCELLATION.nii.gz PHILIPS_T1W.nii.gz FOLDER
+#
+#   PROCESSES=4    processes for simulation and training
+#   DEVICE=cpu     or cuda, for simulation and training
+#   TRIAL=1        tries all steps with one subject for each simulation and a few training steps (in another FOLDER)
+#
+# The heads are named in models/README.md. About 110 minutes on 4 CPU cores; the new model is FOLDER/models.
+set -euo pipefail
+if [[ $# -ne 3 ]]; then
+    sed -n 's/^# \{0,1\}//p' "$0" | sed -n '5,11p' >&2
+    exit 2
+fi
+project=$(cd "$(dirname "$0")/.." && pwd)
+python=$project/.venv/bin/python
+git -C "$project" cat-file -e 8e5fa6b 2>/dev/null || {
+    echo "The weights of the sixth round are in this repository's history, which is not all here: git fetch --unshallow" >&2
+    exit 1
+}
+gif=$(realpath "$1") philips=$(realpath "$2")
+mkdir -p "$3"
+cd "$3"
+processes=${PROCESSES:-4} device=${DEVICE:-cpu}
+export OMP_NUM_THREADS=1
+
+# at COMMIT ARGUMENTS ...: bids-cmb-train of that commit
+at() {
+    local commit=$1
+    shift
+    if [[ ! -d code/$commit ]]; then
+        mkdir -p "code/$commit"
+        git -C "$project" archive "$commit" bids_cmb models | tar -x -C "code/$commit"
+    fi
+    PYTHONPATH=$PWD/code/$commit "$python" -m bids_cmb.training.cli "$@"
+}
+
+# subjects or steps: all of them, or a few in a trial
+of() { if [[ -n ${TRIAL:-} ]]; then echo "$2"; else echo "$1"; fi; }
+
+# simulate COMMIT FOLDER SUBJECTS OPTIONS ...
+simulate() {
+    at "$1" simulate "$2" --subjects "$(of "$3" 1)" --spacing 0.75 --processes "$processes" --device "$device" "${@:4}"
+}
+
+# train COMMIT OPTIONS ...
+train() { at "$1" train --processes "$processes" --device "$device" "${@:2}"; }
+
+[[ -f gif.npz ]] || at 8e5fa6b heads "$gif" --scheme gif --out gif.npz
+[[ -f philips.npz ]] || at 8e5fa6b heads "$philips" --scheme t1w --out philips.npz
+cp "$project/bids_cmb/data/mni_head.npz" mni.npz
+simulate 8e5fa6b VALIDATION 16 --heads philips.npz --seed 22000
+simulate 851ad4d SEVENTH 18 --heads mni.npz gif.npz --seed 27000 \
+    --contrasts gre swi qsm gre swi qsm gre --microbleeds 8 45 --large-share 0.15
+simulate 4a4e2f8 EIGHTH 8 --heads mni.npz gif.npz --seed 28000 \
+    --contrasts qsm gre swi qsm gre qsm --microbleeds 12 45 --large-share 0.4 --largest 14
+mkdir -p SEVENTH+EIGHTH
+ln -sf "$PWD"/SEVENTH/*.npz "$PWD"/EIGHTH/*.npz SEVENTH+EIGHTH/
+
+train 8e2a7e4 SEVENTH VALIDATION --out seventh --continue-from code/8e5fa6b/models \
+    --stage1-rate 0.002 --stage1-steps "$(of 900 4)" \
+    --stage2-rate 0.0015 --teacher-steps "$(of 300 4)" --student-steps "$(of 2200 4)"
+train 1351dce SEVENTH+EIGHTH VALIDATION --out eighth --continue-from seventh \
+    --stage1-rate 0.0015 --stage1-steps "$(of 500 4)" \
+    --stage2-rate 0.0015 --teacher-steps "$(of 200 4)" --student-steps "$(of 1500 4)"
+mkdir -p models
+cp eighth/bids-cmb-1.json eighth/bids-cmb-1.safetensors models/
+at 1351dce operating-points VALIDATION --model models --false-per-scan 0.75 --processes "$processes"
+echo "The new model is $PWD/models."
