@@ -17,7 +17,7 @@ FALSE_PER_SCAN = 1.0
 #: Least probability of a *definite* microbleed, where the operating point is not above it.
 DEFINITE = 0.8
 #: Share of the lesions found by stage 1 that its threshold keeps, and candidates per scan that stage 2 has time for.
-KEPT, CANDIDATES_PER_SCAN = 0.99, 40
+KEPT, CANDIDATES_PER_SCAN = 0.99, 48
 
 
 @dataclass(frozen=True)
