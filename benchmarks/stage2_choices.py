@@ -123,8 +123,8 @@ def of_contrast(pool: CubePool, number: int) -> CubePool:
 
 def found_and_false(
     logits: npt.NDArray[np.float32], held: Sequence[ScanCandidates], first: int
-) -> dict[str, tuple[float, int, int, int]]:
-    """Per contrast, at `FALSE_PER_SCAN` on the `first` scans: sensitivity there; found and false on the others, and how many.
+) -> dict[str, tuple[float, int, int]]:
+    """Per contrast, at `FALSE_PER_SCAN` on the `first` scans: sensitivity there; found and false on the others.
 
     The others are images with implants.
     """
@@ -146,7 +146,6 @@ def found_and_false(
             found / max(1, sum(len(s.scan.lesions) for s, _ in chosen)),
             sum(int((x[(s.labels == 1).numpy()] > least).sum()) for s, x in rest),
             sum(int((x[(s.labels == 0).numpy()] > least).sum()) for s, x in rest),
-            len(rest),
         )
     return out
 

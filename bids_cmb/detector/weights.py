@@ -107,7 +107,7 @@ def load_model(name_or_path: str | os.PathLike[str] | None = None) -> Model:
             candidate_threshold=float(card["candidate_threshold"]),
             thresholds={c: float(card["thresholds"][c]) for c in CONTRASTS},
             definite={c: float(card["definite"][c]) for c in CONTRASTS},
-            calibration={c: Calibration(**card["calibration"][c]) for c in CONTRASTS},
+            calibration={c: _calibration(card["calibration"][c]) for c in CONTRASTS},
             card=card,
         )
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -115,6 +115,13 @@ def load_model(name_or_path: str | os.PathLike[str] | None = None) -> Model:
         raise ModelError(
             f"{manifest_path} does not describe its weights ({problem}); install the model again or train it anew."
         ) from error
+
+
+def _calibration(settings: Mapping[str, Any]) -> Calibration:
+    prevalence = settings.get("prevalence")
+    return Calibration(
+        float(settings["scale"]), float(settings["offset"]), None if prevalence is None else float(prevalence)
+    )
 
 
 def _widths(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -71,8 +71,7 @@ def describe(scans: Sequence[ScanResult]) -> Methods:
         f"Each image was aligned with the MNI152 template {cite('mni')} by an affine and a smooth deformable "
         f"registration of its tissue classes{_refinement(scans, cite)}, and each microbleed was placed in "
         f"one of the thirteen regions of the Microbleed Anatomical Rating Scale {cite('mars')} on either side and "
-        "graded definite or possible from its calibrated probability, which follows in part how many of the scan's "
-        "other candidates were probable microbleeds. Sizes are those of the sphere of equal "
+        "graded definite or possible from its calibrated probability. Sizes are those of the sphere of equal "
         "volume; blooming makes them larger than the deposit."
     )
     return Methods(tuple(paragraphs), tuple(REFERENCES[key] for key in cited))

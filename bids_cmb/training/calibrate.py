@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,10 @@ def fit_contrast(
     counted = every >= 0
     truth = every[counted]
     calibration = fit_calibration(np.concatenate([*logits, np.zeros(0)])[counted], truth)
+    if 0 < truth.sum() < len(truth):
+        # Of all candidates, as in a scan whose truth no one knows: those that are ignored here are candidates there.
+        plain = np.concatenate([probabilities(z, calibration) for z in logits])
+        calibration = replace(calibration, prevalence=float(plain.mean()))
     p = np.concatenate([*(probabilities(z, calibration) for z in logits), np.zeros(0)])[counted]
     threshold = choose_threshold(p.tolist(), truth.tolist(), max(len(logits), 1))
     accepted = p >= threshold
@@ -76,7 +80,7 @@ def fit_contrast(
 def fit_calibration(logits: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> Calibration:
     """Fit Platt's sigmoid to logits: of candidates at 0.7, 7 in 10 are microbleeds on scans like these.
 
-    What becomes of it on scans with more or fewer microbleeds: `bids_cmb.detector.probability.probabilities`.
+    The calibration has no prevalence: see `fit_contrast`.
 
     Parameters
     ----------
@@ -96,7 +100,7 @@ def fit_calibration(logits: npt.NDArray[np.float64], labels: npt.NDArray[np.int6
         return float((np.logaddexp(0, z) - labels * z).mean() + 1e-3 * (parameters[0] - 1) ** 2)
 
     scale, offset = minimize(cost, np.array([1.0, 0.0]), method="Nelder-Mead").x
-    return Calibration(float(max(scale, 0.05)), float(offset), round(float(labels.mean()), 4))
+    return Calibration(float(max(scale, 0.05)), float(offset))
 
 
 def choose_candidate_threshold(

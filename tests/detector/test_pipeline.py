@@ -272,3 +272,15 @@ def test_the_wide_view_reaches_twice_as_far_about_the_same_candidate(slice_mm: f
     assert torch.nonzero(near[0]).tolist() == [list(middle)]
     assert torch.nonzero(wide[0]).tolist() == [list(middle), [middle[0] + 10, *middle[1:]]]
     assert float(wide[0][middle]) == pytest.approx(1 / (4 * pooled))
+
+
+def test_probabilities_follow_the_scan_where_the_model_says_so(model: Model) -> None:
+    image, mask = phantom()
+    plain = detect(image, mask, "swi", model, device="cpu").candidates
+    assert len(plain) > 3
+    mean = float(np.mean([c.stage2_probability for c in plain]))
+    for prevalence, sign in ((mean / 4, 1), (min(0.99, mean * 2), -1)):  # a rich scan, a poor one
+        calibration = {c: replace(x, prevalence=prevalence) for c, x in model.calibration.items()}
+        found = detect(image, mask, "swi", replace(model, calibration=calibration), device="cpu").candidates
+        pairs = zip(found, plain, strict=True)
+        assert all(sign * (a.stage2_probability - b.stage2_probability) > 0 for a, b in pairs)

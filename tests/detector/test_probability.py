@@ -26,7 +26,7 @@ def test_without_a_prevalence_it_is_platts_sigmoid() -> None:
     assert found == pytest.approx(1 / (1 + np.exp(-(0.5 * logits - 1))))
 
 
-def test_one_candidate_more_than_expected_changes_little() -> None:
+def test_few_candidates_say_little() -> None:
     plain = Calibration(1.0, 0.0)
     for logits in (np.array([0.3]), np.array([0.3, -2.0])):
         assert probabilities(logits, USUAL) == pytest.approx(probabilities(logits, plain), abs=0.03)
@@ -53,6 +53,11 @@ def test_probabilities_are_nearer_to_shares_on_poorer_and_richer_scans(share: fl
     assert errors["adjusted"] < errors["plain"] + 0.01
     if share in (0.0, 0.5):
         assert errors["adjusted"] < 0.9 * errors["plain"]
+
+
+def test_hundreds_of_peaks_in_the_noise_hide_no_microbleed() -> None:
+    noisy = probabilities(np.array([3.0] + [-6.0] * 490), USUAL)
+    assert noisy[0] > 0.85
 
 
 def test_extreme_logits_give_no_warning() -> None:

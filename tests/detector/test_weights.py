@@ -23,6 +23,14 @@ def test_one_operating_point_stands_in_for_those_of_all_contrasts(manifest: Path
     assert other.definite == model.definite
 
 
+def test_a_prevalence_is_read_as_a_number_or_not_at_all(manifest: Path) -> None:
+    assert load_model(manifest).calibration["gre"].prevalence is None
+    card = json.loads(manifest.read_text())
+    card["calibration"]["gre"]["prevalence"] = "0.25"
+    manifest.write_text(json.dumps(card))
+    assert load_model(manifest).calibration["gre"].prevalence == 0.25
+
+
 def test_damaged_weights_are_refused(manifest: Path) -> None:
     weights = manifest.with_suffix(".safetensors")
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
@@ -38,6 +46,10 @@ def test_damaged_weights_are_refused(manifest: Path) -> None:
         ({"weights": "missing.safetensors"}, "cannot be read"),
         ({"student": {"channels": 3, "widths": [4, 4, 4]}}, "does not describe its weights"),
         ({"thresholds": {}}, "does not describe its weights"),
+        (
+            {"calibration": {"gre": {"scale": 1.0, "offset": 0.0, "prevalence": "x"}}},
+            "does not describe its weights",
+        ),
     ],
 )
 def test_a_wrong_manifest_is_refused(manifest: Path, change: dict, sentence: str) -> None:

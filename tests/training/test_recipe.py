@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from bids_cmb.detector.networks import CandidateNet, Student
-from bids_cmb.detector.probability import Calibration
+from bids_cmb.detector.probability import Calibration, probabilities
 from bids_cmb.detector.weights import load_model
 from bids_cmb.errors import BidsCmbError, InputError, ModelError, UsageError
-from bids_cmb.training.calibrate import choose_candidate_threshold, fit_calibration
+from bids_cmb.training.calibrate import choose_candidate_threshold, fit_calibration, fit_contrast
 from bids_cmb.training.cubes import CubePool
 from bids_cmb.training.parallel import arrays_of_all, average_gradients, train_together
 from bids_cmb.training.prepared import load_prepared, save_prepared
@@ -221,6 +221,24 @@ def test_probabilities_are_shares() -> None:
     assert labels[near].mean() == pytest.approx(0.7, abs=0.08)
     for neither in (np.zeros_like(labels), labels[:0]):
         assert fit_calibration(logits[: len(neither)], neither) == Calibration(1.0, 0.0)
+
+
+def test_a_contrast_is_calibrated_scan_by_scan() -> None:
+    rng = np.random.default_rng(1)
+    labels = [(rng.random(40) < share).astype(np.int64) for share in (0.05, 0.1, 0.5, 0.6) * 5]
+    logits = [rng.normal(np.where(y == 1, 1.5, -1.5), 1.7) for y in labels]
+    labels = [np.where(rng.random(40) < 0.1, -1, y) for y in labels]
+    fitted = fit_contrast([*logits, np.zeros(0)], [*labels, np.zeros(0, np.int64)])
+    calibration = fitted.calibration
+    every = [probabilities(z, replace(calibration, prevalence=None)) for z in logits]
+    assert calibration.prevalence == pytest.approx(np.concatenate(every).mean())
+    p = np.concatenate([probabilities(z, calibration) for z in logits])
+    y = np.concatenate(labels)
+    assert fitted.false == ((p >= fitted.threshold) & (y == 0)).sum() <= 21  # one for each scan
+    assert fitted.found == ((p >= fitted.threshold) & (y == 1)).sum() > 0.4 * (y == 1).sum()
+    assert fitted.brier == pytest.approx(np.mean((p - y)[y >= 0] ** 2), abs=1e-4)
+    assert fitted.brier < np.mean((np.concatenate(every) - y)[y >= 0] ** 2)
+    assert fit_contrast([], []).brier is None
 
 
 def test_the_candidate_threshold_keeps_nearly_all_that_was_found() -> None:

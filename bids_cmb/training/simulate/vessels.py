@@ -76,11 +76,14 @@ class Vessels:
 
 @dataclass(frozen=True)
 class _Manner:
-    """What the vessels of one subject have in common: factors on calibre and winding, and unevenness of calibre."""
+    """What the vessels of one subject have in common: factors on calibre and winding, and unevenness of calibre.
 
-    calibre: float
-    winding: float
-    uneven: float
+    The central veins and the sinuses keep theirs.
+    """
+
+    calibre: float = 1.0
+    winding: float = 1.0
+    uneven: float = 0.0
 
     @classmethod
     def draw(cls, rng: RandomSource) -> _Manner:
@@ -134,7 +137,7 @@ class _Guides:
         )
 
 
-def _guides(subject: Subject, rng: RandomSource) -> _Guides:
+def _guides(subject: Subject, manner: _Manner = _Manner()) -> _Guides:
     step = max(1, round(1.2 / subject.spacing))
     tissue = subject.tissue[::step, ::step, ::step].contiguous()
     parenchyma = one_of(tissue, PARENCHYMA).float()
@@ -148,7 +151,7 @@ def _guides(subject: Subject, rng: RandomSource) -> _Guides:
         _unit(gradient(surface)),
         _unit(gradient(ventricle)),
         tissue,
-        _Manner.draw(rng),
+        manner,
     )
 
 
@@ -181,7 +184,7 @@ def draw_vessels(subject: Subject, rng: RandomSource, *, density: float = 1.0) -
     Vessels
         Partial volumes on the subject's grid.
     """
-    guides = _guides(subject, rng)
+    guides = _guides(subject, _Manner.draw(rng))
     beads = [
         *_medullary(rng, guides, density),
         *_cortical(rng, guides, density),
@@ -291,7 +294,7 @@ def _central(rng: RandomSource, guides: _Guides, subject: Subject) -> Beads:
 
 def draw_central_veins(subject: Subject, rng: RandomSource) -> Tensor:
     """Partial volume of the internal cerebral, basal and great veins and the sinuses on the subject's grid."""
-    return splat(subject.shape, subject.spacing, _central(rng, _guides(subject, rng), subject))
+    return splat(subject.shape, subject.spacing, _central(rng, _guides(subject), subject))
 
 
 def _to_surface(path: Tensor, guides: _Guides) -> Tensor:

@@ -141,7 +141,7 @@ def grow(
     stop
         Which points end their vessel, or None if only its length does.
     uneven
-        Standard deviation of the logarithm of the calibre along a vessel.
+        Standard deviation of the logarithm of the calibre at points about 5 mm apart; between them it runs straight.
 
     Returns
     -------
