@@ -12,7 +12,7 @@ import numpy.typing as npt
 _BORROWED = 10.0
 #: How far the log-odds follow that share, from 0 (not at all) to 1 (as if the share were known), and the greatest change:
 #: hundreds of peaks in the noise shall not hide a microbleed.
-_FOLLOWED, _GREATEST = 0.5, 1.0
+FOLLOWED, GREATEST = 0.5, 1.0
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,9 @@ class Calibration:
     prevalence: float | None = None
 
 
-def probabilities(logits: npt.NDArray[np.float64], calibration: Calibration) -> npt.NDArray[np.float64]:
+def probabilities(
+    logits: npt.NDArray[np.float64], calibration: Calibration, *, followed: float = FOLLOWED
+) -> npt.NDArray[np.float64]:
     """Probability of each candidate of one scan, (N,), from the student's logits (N,).
 
     Microbleeds come in company: patients have none or several, and a scan full of veins has many candidates of which
@@ -47,8 +49,8 @@ def probabilities(logits: npt.NDArray[np.float64], calibration: Calibration) -> 
     if usual is None or not 0 < usual < 1:
         return plain
     share = (plain.sum() - plain + _BORROWED * usual) / (len(plain) - 1 + _BORROWED)
-    change = _FOLLOWED * (_log_odds(share) - _log_odds(np.float64(usual)))
-    return _sigmoid(log_odds + np.clip(change, -_GREATEST, _GREATEST))
+    change = followed * (_log_odds(share) - _log_odds(np.float64(usual)))
+    return _sigmoid(log_odds + np.clip(change, -GREATEST, GREATEST))
 
 
 def _sigmoid(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
