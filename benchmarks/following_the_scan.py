@@ -19,11 +19,9 @@ import numpy.typing as npt
 
 from bids_cmb.detector.probability import Calibration, probabilities
 from bids_cmb.detector.weights import load_model
-from bids_cmb.training.calibrate import fit_contrast
-from bids_cmb.training.parallel import arrays_of_all
+from bids_cmb.training.calibrate import false_cut, fit_contrast
 from bids_cmb.training.prepared import prepare_corpus
-from bids_cmb.training.recipe import Recipe, collect_all
-from bids_cmb.training.stage2 import judge
+from bids_cmb.training.recipe import Recipe, collect_all, judge_all
 from bids_cmb.types import CONTRASTS
 
 EXTENTS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -31,12 +29,6 @@ LEVELS = (0.25, 0.5, 1.0, 2.0, 4.0)
 CUT = 0.75
 #: Logits and labels of a scan's candidates, and its visible bleeds.
 Judged = tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], int]
-
-
-def cut_at(scans: list[Judged], p: list[npt.NDArray[np.float64]], level: float) -> float:
-    """Probability above which there are `level` false candidates per scan."""
-    false = np.sort(np.concatenate([x[y == 0] for x, (_, y, _) in zip(p, scans, strict=True)]))[::-1]
-    return float(false[min(int(level * len(scans)), len(false) - 1)])
 
 
 def above(scans: list[Judged], p: list[npt.NDArray[np.float64]], cut: float, label: int) -> int:
@@ -48,10 +40,10 @@ def line(validation: list[Judged], sparse: list[Judged], calibration: Calibratio
     """Figures of one contrast at one extent."""
     p, q = ([probabilities(z, calibration, followed=extent) for z, _, _ in x] for x in (validation, sparse))
     bleeds, few = (max(1, sum(n for _, _, n in x)) for x in (validation, sparse))
-    found = [above(validation, p, cut_at(validation, p, level), 1) / bleeds for level in LEVELS]
-    labels = np.concatenate([y for _, y, _ in validation])
-    brier = float(np.mean((np.concatenate(p) - labels)[labels >= 0] ** 2))
-    cut = cut_at(validation, p, CUT)
+    labels, scores = np.concatenate([y for _, y, _ in validation]), np.concatenate(p)
+    *cuts, cut = (false_cut(scores, labels, len(validation), level) for level in (*LEVELS, CUT))
+    found = [above(validation, p, c, 1) / bleeds for c in cuts]
+    brier = float(np.mean((scores - labels)[labels >= 0] ** 2))
     return (
         f"{' '.join(f'{x:.3f}' for x in found)}  Brier {brier:.4f}  sparse: {above(sparse, q, cut, 1)} of {few} found, "
         f"{above(sparse, q, cut, 0) / max(1, len(sparse)):.2f} false per scan"
@@ -76,14 +68,11 @@ def main() -> None:
     for folder in (arguments.validation, arguments.sparse):
         scans = prepare_corpus(folder, processes=arguments.processes)
         held = collect_all(recipe, model.candidate_net, scans, add_missed=False)
-        logits = arrays_of_all(
-            lambda i, held=held: {"z": judge(model.student, held[i]).double().numpy()},
-            len(held),
-            arguments.processes,
-        )
         sets.append({c: [] for c in CONTRASTS})
-        for scan, z in zip(held, logits, strict=True):
-            sets[-1][scan.scan.contrast].append((z["z"], scan.labels.numpy(), len(scan.scan.lesions)))
+        for scan, logits in zip(held, judge_all(recipe, model.student, held), strict=True):
+            sets[-1][scan.scan.contrast].append(
+                (logits.double().numpy(), scan.labels.numpy(), len(scan.scan.lesions))
+            )
     for contrast in CONTRASTS:
         validation, sparse = (x[contrast] for x in sets)
         calibration = fit_contrast([z for z, _, _ in validation], [y for _, y, _ in validation]).calibration

@@ -20,13 +20,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from bids_cmb.detector.discriminate import discriminate
 from bids_cmb.detector.networks import Student
 from bids_cmb.detector.probability import probabilities
 from bids_cmb.detector.weights import Model, load_model
-from bids_cmb.training.parallel import arrays_of_all
+from bids_cmb.training.calibrate import false_cut
 from bids_cmb.training.prepared import prepare_corpus
-from bids_cmb.training.recipe import Recipe, collect_all
+from bids_cmb.training.recipe import Recipe, collect_all, judge_all
 from bids_cmb.training.scan_candidates import ScanCandidates
 from bids_cmb.types import CONTRASTS
 
@@ -47,9 +46,8 @@ def sensitivities(scores: Sequence[npt.NDArray[np.float64]], scans: Sequence[Sca
     """Share of the visible bleeds of some scans found at each of `FALSE_PER_SCAN`."""
     p = np.concatenate(scores)
     labels = np.concatenate([s.labels.numpy() for s in scans])
-    false = np.sort(p[labels == 0])[::-1]
     lesions = max(1, sum(len(s.scan.lesions) for s in scans))
-    cuts = [false[min(int(f * len(scans)), len(false) - 1)] for f in FALSE_PER_SCAN]
+    cuts = [false_cut(p, labels, len(scans), level) for level in FALSE_PER_SCAN]
     return [float((p[labels == 1] > cut).sum() / lesions) for cut in cuts]
 
 
@@ -68,22 +66,16 @@ def main() -> None:
     )
     scans = prepare_corpus(arguments.simulated, processes=arguments.processes)
     held = collect_all(recipe, model.candidate_net, scans, add_missed=False)
-    students = list(students_of(arguments.trained, model).items())
-
-    def judged(i: int) -> dict[str, np.ndarray]:
-        student = students[i][1]
-        return {str(j): discriminate(student, s.cubes.float(), s.facts).numpy() for j, s in enumerate(held)}
-
-    every = arrays_of_all(judged, len(students), arguments.processes)
     print(
         f"{len(held)} scans; sensitivity at {', '.join(map(str, FALSE_PER_SCAN))} false per scan", flush=True
     )
-    for (name, _), logits in zip(students, every, strict=True):
+    for name, student in students_of(arguments.trained, model).items():
+        judged = list(zip(held, judge_all(recipe, student, held), strict=True))
         cells = []
         for contrast in CONTRASTS:
-            mine = [j for j, s in enumerate(held) if s.scan.contrast == contrast]
-            scores = [probabilities(logits[str(j)], model.calibration[contrast]) for j in mine]
-            found = sensitivities(scores, [held[j] for j in mine])
+            mine = [(s, x.double().numpy()) for s, x in judged if s.scan.contrast == contrast]
+            scores = [probabilities(x, model.calibration[contrast]) for _, x in mine]
+            found = sensitivities(scores, [s for s, _ in mine])
             cells.append(f"{contrast} " + " ".join(f"{x:.3f}" for x in found))
         print(f"{name:20}" + "   ".join(cells), flush=True)
 

@@ -14,8 +14,9 @@ change one thing of the row "labels only, begun anew".
 alone: the choices of a simulation are compared by simulating with and without them.
 
 Printed as each choice is done, for each contrast: the share of the visible bleeds found at one false candidate per scan,
-before the clean-up and from one view of each candidate, as mean (least to greatest) over the seeds; then, at the same cuts, the share of the implants found and
-the false candidates per image with implants. A bleed that stage 1 misses counts as missed.
+before the clean-up and from one view of each candidate, as mean (least to greatest) over the seeds; then, at the same
+cuts, the share of the implants found and the false candidates per image with implants. A bleed that stage 1 misses counts
+as missed.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ import torch
 
 from bids_cmb.detector.networks import CandidateNet, Student, Teacher
 from bids_cmb.detector.weights import load_model
+from bids_cmb.training.calibrate import false_cut
 from bids_cmb.training.cubes import CubePool
 from bids_cmb.training.parallel import arrays_of_all
 from bids_cmb.training.prepared import prepare_corpus
@@ -121,6 +123,11 @@ def of_contrast(pool: CubePool, number: int) -> CubePool:
     return CubePool(pool.cubes[mine], pool.segmentation[mine], pool.facts[mine], pool.labels[mine])
 
 
+def above(judged: Sequence[tuple[ScanCandidates, npt.NDArray[np.float32]]], cut: float, label: int) -> int:
+    """Candidates of a label above a cut."""
+    return sum(int((x[(s.labels == label).numpy()] > cut).sum()) for s, x in judged)
+
+
 def found_and_false(
     logits: npt.NDArray[np.float32], held: Sequence[ScanCandidates], first: int
 ) -> dict[str, tuple[float, int, int]]:
@@ -129,24 +136,17 @@ def found_and_false(
     The others are images with implants.
     """
     parts = np.split(logits, np.cumsum([len(s.labels) for s in held])[:-1])
+    judged = list(zip(held, parts, strict=True))
     out = {}
     for contrast in CONTRASTS:
         chosen, rest = (
             [(s, x) for s, x in part if s.scan.contrast == contrast]
-            for part in (
-                list(zip(held[:first], parts[:first], strict=True)),
-                list(zip(held[first:], parts[first:], strict=True)),
-            )
+            for part in (judged[:first], judged[first:])
         )
-        false = np.sort(np.concatenate([x[(s.labels == 0).numpy()] for s, x in chosen]))[::-1]
-        allowed = int(FALSE_PER_SCAN * len(chosen))
-        least = false[allowed] if len(false) > allowed else -np.inf
-        found = sum(int((x[(s.labels == 1).numpy()] > least).sum()) for s, x in chosen)
-        out[contrast] = (
-            found / max(1, sum(len(s.scan.lesions) for s, _ in chosen)),
-            sum(int((x[(s.labels == 1).numpy()] > least).sum()) for s, x in rest),
-            sum(int((x[(s.labels == 0).numpy()] > least).sum()) for s, x in rest),
-        )
+        scores, labels = np.concatenate([x for _, x in chosen]), np.concatenate([s.labels for s, _ in chosen])
+        cut = false_cut(scores, labels, len(chosen), FALSE_PER_SCAN)
+        lesions = max(1, sum(len(s.scan.lesions) for s, _ in chosen))
+        out[contrast] = above(chosen, cut, 1) / lesions, above(rest, cut, 1), above(rest, cut, 0)
     return out
 
 

@@ -58,7 +58,7 @@ simulate() {
 # train COMMIT OPTIONS ...
 train() { at "$1" train --processes "$processes" --device "$device" "${@:2}"; }
 
-# head NAME IMAGE SCHEME
+# head_of NAME IMAGE SCHEME
 head_of() {
     if [[ ! -f $1.npz ]]; then
         mkdir -p part

@@ -147,10 +147,30 @@ def choose_threshold(
     false_per_scan
         Allowed false detections per scan.
     """
-    false = np.sort([p for p, label in zip(probabilities, labels, strict=True) if label == 0])[::-1]
+    cut = false_cut(np.asarray(probabilities), np.asarray(labels), scans, false_per_scan)
+    return round(float(np.clip(cut + 1e-3, 0.02, 0.9)), 3)
+
+
+def false_cut(
+    scores: npt.NDArray[np.floating[Any]],
+    labels: npt.NDArray[np.integer[Any]],
+    scans: int,
+    false_per_scan: float,
+) -> float:
+    """Score of the first false candidate too many: at most `false_per_scan` lie above it; -inf if there are no more.
+
+    Parameters
+    ----------
+    scores, labels
+        (N,) of all candidates (1 microbleed, 0 not, -1 ignored).
+    scans
+        Number of scans that they come from.
+    false_per_scan
+        Allowed false candidates per scan.
+    """
+    false = np.sort(scores[labels == 0])[::-1]
     allowed = int(false_per_scan * scans)
-    threshold = float(false[allowed]) + 1e-3 if len(false) > allowed else 0.02
-    return round(float(np.clip(threshold, 0.02, 0.9)), 3)
+    return float(false[allowed]) if len(false) > allowed else -np.inf
 
 
 def choose_definite(threshold: float) -> float:

@@ -249,7 +249,7 @@ def collect_all(
     return [ScanCandidates.of(scan, arrays) for scan, arrays in zip(scans, parts, strict=True)]
 
 
-def _judge_all(recipe: Recipe, student: Student, sets: Sequence[ScanCandidates]) -> list[torch.Tensor]:
+def judge_all(recipe: Recipe, student: Student, sets: Sequence[ScanCandidates]) -> list[torch.Tensor]:
     """Student's logits for the candidates of every scan, in order."""
     parts = arrays_of_all(lambda i: {"logits": judge(student, sets[i]).numpy()}, len(sets), recipe.processes)
     return [torch.from_numpy(arrays["logits"]) for arrays in parts]
@@ -277,7 +277,7 @@ def finish_model(
         least=recipe.candidate_threshold,
     )
     held = [s.above(least) for s in held]
-    logits = _judge_all(recipe, student, held)
+    logits = judge_all(recipe, student, held)
     calibration, thresholds, definite, figures = {}, {}, {}, {}
     for contrast in CONTRASTS:
         mine = [(s, x) for s, x in zip(held, logits, strict=True) if s.scan.contrast == contrast]
