@@ -39,7 +39,7 @@ CATEGORIES = {
 
 #: Diameter of a deposit, log-normal: median (mm) and spread; and its susceptibility, log-uniform (ppm). With blooming
 #: these give apparent diameters as published on GRE and SWI (`bids-cmb-train realism` compares them).
-DIAMETER, STRENGTH = (1.57, 0.35), (0.3, 2.5)
+DIAMETER, STRENGTH = (1.57, 0.35), (0.2, 2.2)
 #: Greatest spread of the semi-axes of large deposits (one may be twice as long as another), and of the susceptibility
 #: inside.
 _LARGE_FLATNESS, _LARGE_UNEVENNESS = 0.5, 0.5

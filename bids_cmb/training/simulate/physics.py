@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from bids_cmb.imaging.susceptibility import MHZ_PER_TESLA
+from bids_cmb.training.simulate.motion import draw_motion, moved
 from bids_cmb.training.simulate.protocol import Protocol
 from bids_cmb.training.simulate.random_source import RandomSource
 
@@ -130,7 +131,7 @@ class Acquisition:
     protocol
         What to acquire.
     rng
-        Draws partial Fourier, filter and slice profile.
+        Draws partial Fourier, filter, slice profile and motion.
     """
 
     def __init__(
@@ -159,13 +160,16 @@ class Acquisition:
         )
         x, y, z = (e / n for e, n in zip(extent, self.final_size, strict=True))
         self.voxel: tuple[float, float, float] = (x, y, z)
+        # A map of susceptibility comes from echoes whose common phase has been taken out.
+        self._motion = draw_motion(rng, self.matrix_size[1], breathing=protocol.contrast != "qsm")
+        self._acquired_voxel = extent[0] / self.matrix_size[0], extent[1] / self.matrix_size[1]
 
     def sample(self, fine: Tensor) -> Tensor:
         """Acquire a complex fine volume: (X, Y, Z) complex64 of `matrix_size`."""
         out = fine
         for axis in (2, 1, 0):
             out = apply_along(out, self._axes[axis], axis)
-        return out
+        return out if self._motion is None else moved(out, self._motion, self._acquired_voxel)
 
     def zero_fill(self, acquired: Tensor) -> Tensor:
         """Interpolate an acquired volume in plane by zero-filling to `final_size`."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from bids_cmb.training.simulate.grids import gradient, sample, smooth, smooth_field
 from bids_cmb.training.simulate.heads import Head
 from bids_cmb.training.simulate.random_source import RandomSource
+from bids_cmb.training.simulate.sulci import open_sulci
 from bids_cmb.training.simulate.tissues import BRAIN, PROPERTIES, Tissue, one_of
 
 _TISSUES = tuple(Tissue)
@@ -66,7 +67,7 @@ class Subject:
 def make_subject(
     head: Head, rng: RandomSource, *, spacing: float, tilt: tuple[float, float, float]
 ) -> Subject:
-    """Sample a head on a fine grid with random shape, age, tissue values and texture.
+    """Sample a head on a fine grid with random shape, age, sulci, tissue values and texture.
 
     Parameters
     ----------
@@ -85,7 +86,8 @@ def make_subject(
         Maps on the smallest grid that holds the head.
     """
     device = rng.device
-    labels = torch.from_numpy(head.labels.astype(np.int64)).to(device)
+    zooms = tuple(np.linalg.norm(head.affine[:3, :3], axis=0).tolist())
+    labels = torch.from_numpy(open_sulci(head.labels, zooms, rng).astype(np.int64)).to(device)
     linear = _random_linear(rng, tilt)
     linear = linear * _plausible_size(head, labels, linear)
     frame = _frame(head, linear, spacing, labels)
