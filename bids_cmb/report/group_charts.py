@@ -39,7 +39,8 @@ class Strip:
 STRIPS = (
     Strip("Microbleeds", "n_cmb", 1.0, "number of microbleeds", logarithmic=True),
     Strip("Brain volume (ml)", "brain_volume", 1e-3, "brain volume"),
-    Strip("Signal to noise", "snr", 1.0, "signal to noise"),
+    # A QSM's, one over ppm, is tens of times that of a magnitude.
+    Strip("Signal to noise", "snr", 1.0, "signal to noise", logarithmic=True),
     Strip("Registration, similarity", "registration_similarity", 1.0, "registration"),
 )
 

@@ -14,24 +14,24 @@ from bids_cmb.errors import UsageError
 
 
 def begin(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Note what a training depends on; refuse to go on with the checkpoints of another one.
+    """Note what a training or a simulation depends on; refuse to go on with what was made with other settings.
 
     Parameters
     ----------
     folder
-        Of the checkpoints; made if need be. The note is no ``.json``, since a model folder has one manifest.
+        Of the checkpoints or scans; made if need be. The note is no ``.json``, since a model folder has one manifest.
     settings
         What JSON can hold.
 
     Raises
     ------
     UsageError
-        If the folder holds the beginnings of another training.
+        If the folder was begun with other settings.
     """
     note, text = folder / "begun_with.txt", json.dumps(settings, indent=2, sort_keys=True) + "\n"
     if note.is_file() and note.read_text(encoding="utf-8") != text:
         raise UsageError(
-            f"{folder} was begun with other scans or settings; name another folder with --out, or remove it."
+            f"{folder} was begun with other scans or settings; name another folder, or remove it."
         )
     folder.mkdir(parents=True, exist_ok=True)
     note.write_text(text, encoding="utf-8")

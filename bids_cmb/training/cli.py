@@ -184,6 +184,7 @@ def _simulate(arguments: argparse.Namespace) -> int:
         raise UsageError("--large-share is a share: from 0 to 1.")
     if not 3 <= arguments.largest <= 20:
         raise UsageError("--largest is a width in mm: from 3 to 20.")
+    from bids_cmb.training.checkpoints import begin
     from bids_cmb.training.simulate.corpus import make_corpus, plan
     from bids_cmb.training.simulate.lesions import LargeBleeds
 
@@ -192,6 +193,9 @@ def _simulate(arguments: argparse.Namespace) -> int:
         missing = [str(h) for h in heads if not h.is_file()]
         if missing:
             raise UsageError(f"No such head: {', '.join(missing)}; make one with `bids-cmb-train heads`.")
+        names = ("contrasts", "microbleeds", "spacing", "widen", "large_share", "largest", "second")
+        settings = {name: getattr(arguments, name) for name in names}
+        begin(arguments.folder, settings | {"heads": [head.stem for head in heads]})
         orders = plan(
             arguments.folder,
             heads,
