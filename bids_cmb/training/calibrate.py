@@ -18,6 +18,9 @@ FALSE_PER_SCAN = 1.0
 DEFINITE = 0.8
 #: Share of the lesions found by stage 1 that its threshold keeps, and candidates per scan that stage 2 has time for.
 KEPT, CANDIDATES_PER_SCAN = 0.99, 48
+#: A microbleed that is counted has at least this probability, however few false detections that leaves, and operating
+#: points end here.
+LEAST_COUNTED, HIGHEST_POINT = 0.2, 0.9
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,9 @@ def choose_threshold(
     *,
     false_per_scan: float = FALSE_PER_SCAN,
 ) -> float:
-    """Choose the operating point: the lowest threshold that keeps false detections within bounds, 0.02 to 0.9.
+    """Choose the operating point: the lowest threshold that keeps false detections within bounds.
+
+    From `LEAST_COUNTED` to `HIGHEST_POINT`: what is most likely something else is not counted on the chance of a bleed.
 
     Parameters
     ----------
@@ -148,7 +153,7 @@ def choose_threshold(
         Allowed false detections per scan.
     """
     cut = false_cut(np.asarray(probabilities), np.asarray(labels), scans, false_per_scan)
-    return round(float(np.clip(cut + 1e-3, 0.02, 0.9)), 3)
+    return round(float(np.clip(cut + 1e-3, LEAST_COUNTED, HIGHEST_POINT)), 3)
 
 
 def false_cut(

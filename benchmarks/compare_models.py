@@ -1,0 +1,97 @@
+"""Which of several models finds more on simulated scans at equal numbers of false candidates; and how far seeds differ.
+
+    python benchmarks/compare_models.py SIMULATED MODEL [MODEL ...] [--students] [--processes 4]
+
+SIMULATED is a folder of ``bids-cmb-train simulate``: validation scans to choose a model by. Printed for each model and
+contrast: the share of the visible bleeds found at 0.25, 0.5, 1, 2 and 4 false candidates per scan, with probabilities that
+follow the scan, before the clean-up (a bleed that stage 1 misses counts as missed), what stage 1 found, and candidates
+per scan; last, the mean of the shares. With ``--students``, MODEL is a folder of ``bids-cmb-train train --students N``, and
+each student gets a row of its own: they began alike and saw other batches; stage 1 and calibration are the model's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from bids_cmb.detector.networks import Student
+from bids_cmb.detector.probability import probabilities
+from bids_cmb.detector.weights import Model, load_model
+from bids_cmb.training.calibrate import false_cut
+from bids_cmb.training.prepared import prepare_corpus
+from bids_cmb.training.recipe import Recipe, collect_all, judge_all
+from bids_cmb.training.scan_candidates import ScanCandidates
+from bids_cmb.types import CONTRASTS
+
+FALSE_PER_SCAN = (0.25, 0.5, 1.0, 2.0, 4.0)
+
+
+def students_of(folder: Path, model: Model) -> Iterator[tuple[str, Student]]:
+    """Students of a training by name."""
+    for path in sorted(folder.glob("student*.ckpt")):
+        student = copy.deepcopy(model.student)
+        student.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["average"])
+        yield path.stem, student.eval()
+
+
+def sensitivities(scores: Sequence[npt.NDArray[np.float64]], scans: Sequence[ScanCandidates]) -> list[float]:
+    """Share of the visible bleeds of some scans found at each of `FALSE_PER_SCAN`."""
+    p = np.concatenate(scores)
+    labels = np.concatenate([s.labels.numpy() for s in scans])
+    lesions = max(1, sum(len(s.scan.lesions) for s in scans))
+    cuts = [false_cut(p, labels, len(scans), level) for level in FALSE_PER_SCAN]
+    return [float((p[labels == 1] > cut).sum() / lesions) for cut in cuts]
+
+
+def row(recipe: Recipe, model: Model, student: Student, held: Sequence[ScanCandidates]) -> str:
+    """Figures of one student on candidates that are there."""
+    judged = list(zip(held, judge_all(recipe, student, held), strict=True))
+    cells, shares = [], []
+    for contrast in CONTRASTS:
+        mine = [(s, x.double().numpy()) for s, x in judged if s.scan.contrast == contrast]
+        if not mine:
+            continue
+        scores = [probabilities(x, model.calibration[contrast]) for _, x in mine]
+        found = sensitivities(scores, [s for s, _ in mine])
+        shares += found
+        bleeds = sum(len(s.scan.lesions) for s, _ in mine)
+        offered = bleeds - sum(s.missed for s, _ in mine)
+        many = np.mean([len(s.labels) for s, _ in mine])
+        cells.append(
+            f"{contrast} {' '.join(f'{x:.3f}' for x in found)} (stage 1 {offered}/{bleeds}, {many:.0f} cand.)"
+        )
+    return "   ".join([*cells, f"mean {np.mean(shares):.3f}"])
+
+
+def main() -> None:
+    """Judge all candidates by every model, and print a row for each."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("simulated", type=Path)
+    parser.add_argument("models", nargs="+", metavar="MODEL")
+    parser.add_argument("--students", action="store_true")
+    parser.add_argument("--processes", type=int, default=4)
+    arguments = parser.parse_args()
+    scans = prepare_corpus(arguments.simulated, processes=arguments.processes)
+    levels = ", ".join(f"{x:g}" for x in FALSE_PER_SCAN)
+    print(f"{len(scans)} scans; sensitivity at {levels} false per scan", flush=True)
+    for name in arguments.models:
+        model = load_model(name)
+        recipe = Recipe(
+            "compared", processes=arguments.processes, candidate_threshold=model.candidate_threshold
+        )
+        held = collect_all(recipe, model.candidate_net, scans, add_missed=False)
+        students = students_of(Path(name), model) if arguments.students else ()
+        for label, student in (*students, ("the model", model.student)):
+            print(f"{name}: {label}  {row(recipe, model, student, held)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
