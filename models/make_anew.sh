@@ -22,7 +22,7 @@ python=${PYTHON:-$project/.venv/bin/python}
     echo "$python is not there: run make install first, or name a Python with PYTHON=." >&2
     exit 1
 }
-for commit in 8e5fa6b 851ad4d 4a4e2f8 8e2a7e4 1351dce c46fa89 8401da2 36f8805 095d21c; do
+for commit in 8e5fa6b 851ad4d 4a4e2f8 8e2a7e4 1351dce c46fa89 8401da2 36f8805 095d21c 8648661; do
     git -C "$project" cat-file -e "$commit^{commit}" 2>/dev/null || {
         echo "Commit $commit is not here: this needs a clone with the whole history (git fetch --unshallow)." >&2
         exit 1
@@ -98,5 +98,5 @@ train 095d21c TENTH VALIDATION10 --out tenth --continue-from ninth \
     --stage2-rate 0.0015 --teacher-steps "$(of 300 4)" --student-steps "$(of 1500 4)" --students 3
 mkdir -p models
 cp tenth/bids-cmb-1.json tenth/bids-cmb-1.safetensors models/
-at 095d21c operating-points VALIDATION10 --model models --false-per-scan 0.75 --processes "$processes"
+at 8648661 operating-points VALIDATION10 --model models --false-per-scan 0.75 --processes "$processes"
 echo "The new model is $PWD/models."
