@@ -40,7 +40,7 @@ class DemoSubject:
 SUBJECTS: tuple[DemoSubject, ...] = (
     DemoSubject(
         "01",
-        9011,
+        9012,
         6,
         (
             Protocol("swi", (0.8, 0.8, 2.0), 1.0, True, 0.020, 3.0, 22.0, True, (6.0, 2.0, 1.0)),
