@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,25 +12,15 @@ from torch import Tensor, nn
 
 from bids_cmb.detector.discriminate import CUBE_IN_PLANE, CUBE_SLICES, discriminate
 from bids_cmb.detector.networks import Student, Teacher
-from bids_cmb.training.checkpoints import Checkpoint
 from bids_cmb.training.cubes import CubePool, CubeSampler
+from bids_cmb.training.loop import Pace, fit
 from bids_cmb.training.losses import distillation_loss, segmentation_loss
-from bids_cmb.training.parallel import average_gradients, train_together
 from bids_cmb.training.scan_candidates import ScanCandidates
-from bids_cmb.training.stage1 import Average
 
 Report = Callable[[str, int, float], None]
 #: Peak learning rate of teacher and student.
 STAGE2_RATE = 2e-3
-
-
-def _cycle(
-    network: nn.Module, steps: int, rate: float
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=1e-2)
-    return optimiser, torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, rate, total_steps=steps + 1, pct_start=0.15
-    )
+_WEIGHT_DECAY = 1e-2
 
 
 def train_teacher(
@@ -47,37 +38,25 @@ def train_teacher(
 ) -> Teacher:
     """Train the teacher to classify candidates and to segment their microbleeds; from `start` on."""
 
-    def newborn() -> Teacher:
-        return Teacher() if start is None else copy.deepcopy(start)
+    def losses(batch_seed: int) -> Callable[[Teacher], Tensor]:
+        sampler = CubeSampler(pool, batch_seed)
 
-    def train(rank: int) -> Teacher:
-        torch.manual_seed(seed)
-        network = newborn().to(device)
-        network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload] # a third less time on a CPU
-        average = Average(network)
-        optimiser, schedule = _cycle(network, steps, rate)
-        store = Checkpoint(
-            checkpoint,
-            {"network": network, "average": average.network, "optimiser": optimiser, "schedule": schedule},
-        )
-        first = average.steps = store.resume()
-        sampler = CubeSampler(pool, seed + 7919 * first + 104729 * rank)
-        network.train()
-        for step in range(first, steps):
+        def loss(network: Teacher) -> Tensor:
             cubes, segmentation, facts, labels = (x.to(device) for x in sampler.batch(batch // processes))
-            cubes = cubes.contiguous(memory_format=torch.channels_last_3d)
-            logits, voxels = network(cubes, facts)
-            loss = nn.functional.binary_cross_entropy_with_logits(logits, labels) + segmentation_loss(
+            logits, voxels = network(cubes.contiguous(memory_format=torch.channels_last_3d), facts)
+            return nn.functional.binary_cross_entropy_with_logits(logits, labels) + segmentation_loss(
                 voxels, segmentation
             )
-            _step(network, loss, optimiser, schedule, average)
-            if rank == 0:
-                report("teacher", step + 1, float(loss.detach()))
-            if rank == 0 and ((step + 1) % 100 == 0 or step + 1 == steps):
-                store.save(step + 1)
-        return average.network.eval()  # type: ignore[return-value]
 
-    return train_together(train, processes, newborn())
+        return loss
+
+    return fit(
+        lambda: Teacher() if start is None else copy.deepcopy(start),
+        losses,
+        Pace(steps, rate, _WEIGHT_DECAY, device, processes, checkpoint),
+        seed=seed,
+        report=partial(report, "teacher"),
+    )
 
 
 def train_student(
@@ -96,37 +75,28 @@ def train_student(
 ) -> Student:
     """Train the student from the labels and, if there is one, from a teacher that no longer changes; from `start` on."""
 
-    def train(rank: int) -> Student:
-        torch.manual_seed(seed + 1)
-        network = _newborn(start, teacher).to(device)
-        network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        average = Average(network)
-        optimiser, schedule = _cycle(network, steps, rate)
-        store = Checkpoint(
-            checkpoint,
-            {"network": network, "average": average.network, "optimiser": optimiser, "schedule": schedule},
-        )
-        first = average.steps = store.resume()
-        sampler = CubeSampler(pool, seed + 1 + 7919 * first + 104729 * rank)
-        network.train()
-        for step in range(first, steps):
+    def losses(batch_seed: int) -> Callable[[Student], Tensor]:
+        sampler = CubeSampler(pool, batch_seed)
+
+        def loss(network: Student) -> Tensor:
             cubes, _, facts, labels = (x.to(device) for x in sampler.batch(batch // processes))
             cubes = cubes.contiguous(memory_format=torch.channels_last_3d)
             logits = network(cubes, facts)
             if teacher is None:
-                loss = nn.functional.binary_cross_entropy_with_logits(logits, labels)
-            else:
-                with torch.no_grad():
-                    told = teacher.classify(cubes, facts)
-                loss = distillation_loss(logits, told, labels)
-            _step(network, loss, optimiser, schedule, average)
-            if rank == 0:
-                report("student", step + 1, float(loss.detach()))
-            if rank == 0 and ((step + 1) % 100 == 0 or step + 1 == steps):
-                store.save(step + 1)
-        return average.network.eval()  # type: ignore[return-value]
+                return nn.functional.binary_cross_entropy_with_logits(logits, labels)
+            with torch.no_grad():
+                told = teacher.classify(cubes, facts)
+            return distillation_loss(logits, told, labels)
 
-    return train_together(train, processes, _newborn(start, teacher))
+        return loss
+
+    return fit(
+        lambda: _newborn(start, teacher),
+        losses,
+        Pace(steps, rate, _WEIGHT_DECAY, device, processes, checkpoint),
+        seed=seed + 1,
+        report=partial(report, "student"),
+    )
 
 
 def _newborn(start: Student | None, teacher: Teacher | None) -> Student:
@@ -134,22 +104,6 @@ def _newborn(start: Student | None, teacher: Teacher | None) -> Student:
     if start is not None:
         return copy.deepcopy(start)
     return Student() if teacher is None else Student(teacher.channels, teacher.widths).begin_with(teacher)
-
-
-def _step(
-    network: nn.Module,
-    loss: Tensor,
-    optimiser: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-    average: Average,
-) -> None:
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    average_gradients(network)
-    nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-    optimiser.step()
-    schedule.step()
-    average.update(network)
 
 
 def judge(student: Student, candidates: ScanCandidates) -> Tensor:

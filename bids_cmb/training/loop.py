@@ -1,0 +1,137 @@
+"""The training loop of all networks: shared batches, one cycle of the learning rate, averaged weights, checkpoints."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic
+
+import torch
+from torch import Tensor, nn
+
+from bids_cmb.training.checkpoints import Checkpoint
+from bids_cmb.training.parallel import Network, average_gradients, train_together
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long and how fast to train, on what, and where to keep the state.
+
+    Attributes
+    ----------
+    steps, rate, weight_decay
+        Number of steps, peak learning rate (one cycle, Smith 2018) and decay of the weights (AdamW).
+    device
+        ``cpu`` or ``cuda``.
+    processes
+        Ranks that share every batch (CPU; `bids_cmb.training.parallel`).
+    checkpoint
+        File to resume from and to save to, now and then and at the end; None keeps nothing.
+    save_every
+        Steps between two saves.
+    """
+
+    steps: int
+    rate: float
+    weight_decay: float
+    device: str = "cpu"
+    processes: int = 1
+    checkpoint: Path | None = None
+    save_every: int = 100
+
+
+class Average(Generic[Network]):
+    """Exponential moving average of a network's weights: steadier than the last step.
+
+    Attributes
+    ----------
+    network
+        With the averaged weights.
+    steps
+        Steps taken in; the first ones count for more.
+    """
+
+    def __init__(self, network: Network, decay: float = 0.995) -> None:
+        self.network = copy.deepcopy(network)
+        self._decay = decay
+        self.steps = 0
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        """Take in the weights after a step."""
+        self.steps += 1
+        decay = min(self._decay, self.steps / (self.steps + 10))
+        for mine, theirs in zip(
+            self.network.state_dict().values(), network.state_dict().values(), strict=True
+        ):
+            if mine.dtype.is_floating_point:
+                mine.lerp_(theirs, 1 - decay)
+            else:
+                mine.copy_(theirs)
+
+
+def fit(
+    newborn: Callable[[], Network],
+    losses: Callable[[int], Callable[[Network], Tensor]],
+    pace: Pace,
+    *,
+    seed: int,
+    report: Callable[[int, float], None],
+) -> Network:
+    """Train a network.
+
+    Parameters
+    ----------
+    newborn
+        Makes the network to begin with.
+    losses
+        From the seed of a rank's batches to what draws a batch and returns the network's loss on it.
+    pace
+        How to train.
+    seed
+        Of initial weights and batches; another rank, or one that resumes, draws other batches.
+    report
+        Called with step and running loss.
+
+    Returns
+    -------
+    Network
+        With averaged weights, in evaluation mode.
+    """
+
+    def train(rank: int) -> Network:
+        torch.manual_seed(seed)
+        network = newborn().to(pace.device)
+        network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload] # half as long on a CPU
+        average = Average(network)
+        optimiser = torch.optim.AdamW(network.parameters(), lr=pace.rate, weight_decay=pace.weight_decay)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimiser, pace.rate, total_steps=pace.steps + 1, pct_start=0.15
+        )
+        store = Checkpoint(
+            pace.checkpoint,
+            {"network": network, "average": average.network, "optimiser": optimiser, "schedule": schedule},
+        )
+        first = average.steps = store.resume()
+        loss_on_batch = losses(seed + 7919 * first + 104729 * rank)
+        running = 0.0
+        network.train()
+        for step in range(first, pace.steps):
+            loss = loss_on_batch(network)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            average_gradients(network)
+            nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+            optimiser.step()
+            schedule.step()
+            average.update(network)
+            running = 0.98 * running + 0.02 * float(loss.detach()) if step > first else float(loss.detach())
+            if rank == 0:
+                report(step + 1, running)
+            if rank == 0 and ((step + 1) % pace.save_every == 0 or step + 1 == pace.steps):
+                store.save(step + 1)
+        return average.network.eval()
+
+    return train_together(train, pace.processes, newborn())
