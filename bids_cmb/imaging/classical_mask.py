@@ -23,9 +23,9 @@ _DIM = 0.4
 _LAST_GROWTH_MM = 6.0
 _RIM_MM = 4.1
 #: Radii of the erosion that parts brain from scalp, mm.
-_PARTING_MM = (2.5, 3.5, 5.0, 7.0)
+_PARTING_MM = (3.5, 5.0, 7.0, 9.0)
 #: ... and where these leave brain and scalp in one piece, as slices of 6 mm and more do.
-_WIDE_PARTING_MM = (9.0, 11.0, 13.0)
+_WIDE_PARTING_MM = (11.0, 13.0)
 #: Brain lies at least this deep under the skin, mm.
 _SCALP_MM = 4.5
 #: Brain and brainstem reach at most this far below the top of the head, mm.
