@@ -68,19 +68,14 @@ def brain_by_thresholds(coarse: FloatArray, contrast: Contrast) -> BoolArray:
     if not inside.any():
         return inside
     # With a margin: at its border a part wears away, unless the scan itself ends there.
-    window = tuple(slice(max(0, w.start - 1), w.stop + 1) for w in _box(inside))
+    box = ndimage.find_objects(inside.astype(np.uint8))[0]
+    window = tuple(slice(max(0, edge.start - 1), edge.stop + 1) for edge in box)
     out = np.zeros_like(head)
     for radii in (_PARTING_MM, _WIDE_PARTING_MM):
         out[window] = _best_part(coarse[window], inside[window], middle[window], level, radii)
         if float(out.sum()) * GRID_MM**3 / 1000 <= _TOO_LARGE_ML:
             break
     return out
-
-
-def _box(mask: BoolArray) -> tuple[slice, ...]:
-    """Return the smallest box around a mask that is not empty."""
-    box: tuple[slice, ...] = ndimage.find_objects(mask.astype(np.uint8))[0]
-    return box
 
 
 def _best_part(

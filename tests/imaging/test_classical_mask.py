@@ -16,7 +16,7 @@ def test_wider_radii_are_tried_where_the_part_is_larger_than_any_brain(
     grid = np.indices((110, 110, 110)) * 2.0 - 110.0
     distance = np.sqrt((grid**2).sum(0))
     image = np.where(distance < 98, 1000.0, 20.0).astype(np.float32)
-    brain = distance < 66
+    brain = distance < 70
     tried = []
 
     def best(part: Any, _inside: Any, _middle: Any, _level: float, radii: tuple[float, ...]) -> Any:
