@@ -133,6 +133,12 @@ def build_parser() -> argparse.ArgumentParser:
         type=Path,
         help="a model (name, manifest or folder): its networks go on from there",
     )
+    train.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="what convolutions compute in: bfloat16 takes half the time on processors with instructions for it",
+    )
     train.add_argument("--no-distillation", action="store_true", help="train the student from labels alone")
     train.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     add_real_scan_options(train)
@@ -252,6 +258,7 @@ def _train(arguments: argparse.Namespace) -> int:
         stage2_rate=arguments.stage2_rate,
         continued_from=str(arguments.continue_from or ""),
         students=max(1, arguments.students),
+        precision=arguments.precision,
     )
     manifest = train_model(
         recipe,

@@ -1,4 +1,4 @@
-"""Losses of the three networks."""
+"""Losses of the three networks, in single precision whatever the networks compute in."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ def peak_loss(logits: Tensor, heat: Tensor, weight: Tensor) -> Tensor:
     Tensor
         Sum over voxels divided by the number of peaks.
     """
+    logits = logits.float()
     probability = torch.sigmoid(logits)
     peaks = heat >= 0.99
     attract = F.softplus(-logits) * (1 - probability) ** 2 * peaks
@@ -29,6 +30,7 @@ def peak_loss(logits: Tensor, heat: Tensor, weight: Tensor) -> Tensor:
 
 def segmentation_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Cross-entropy, voxels of lesions ten times as heavy (Sundaresan 2023), plus Dice over the batch."""
+    logits = logits.float()
     weight = 1 + 9 * target
     entropy = (F.binary_cross_entropy_with_logits(logits, target, reduction="none") * weight).mean()
     probability = torch.sigmoid(logits)
@@ -50,8 +52,9 @@ def distillation_loss(
     temperature, hard_share
         T, and the weight of the true label.
     """
+    student, teacher = student.float(), teacher.float()
     hard = F.binary_cross_entropy_with_logits(student, target)
     soft = torch.sigmoid(teacher / temperature)
     cross = F.binary_cross_entropy_with_logits(student / temperature, soft)
-    entropy = F.binary_cross_entropy(soft, soft)
+    entropy = (torch.special.entr(soft) + torch.special.entr(1 - soft)).mean()
     return hard_share * hard + (1 - hard_share) * temperature**2 * (cross - entropy)

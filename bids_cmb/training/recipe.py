@@ -56,6 +56,7 @@ class Recipe:
     stage2_rate: float = STAGE2_RATE
     continued_from: str = ""
     students: int = 1
+    precision: str = "float32"
 
 
 def train_model(
@@ -106,6 +107,7 @@ def train_model(
         device=recipe.device,
         processes=recipe.processes,
         checkpoint=folder / "stage1.ckpt",
+        precision=recipe.precision,
         report=_progress("stage 1", recipe.stage1_steps),
     ).cpu()
     kept = folder / "candidates.npz"
@@ -133,6 +135,7 @@ def train_model(
             device=recipe.device,
             processes=recipe.processes,
             checkpoint=folder / "teacher.ckpt",
+            precision=recipe.precision,
             report=report,
         )
         if recipe.distil
@@ -149,6 +152,7 @@ def train_model(
             device=recipe.device,
             processes=recipe.processes,
             checkpoint=folder / (f"student-{number + 1}.ckpt" if number else "student.ckpt"),
+            precision=recipe.precision,
             report=report,
         ).cpu()
         for number in range(recipe.students)

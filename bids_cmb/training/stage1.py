@@ -28,6 +28,7 @@ def train_candidates(
     device: str = "cpu",
     processes: int = 1,
     checkpoint: Path | None = None,
+    precision: str = "float32",
     report: Callable[[int, float], None] = lambda _step, _loss: None,
 ) -> CandidateNet:
     """Train the candidate network on patches.
@@ -42,7 +43,7 @@ def train_candidates(
         Of initial weights and patches.
     start
         Network to go on from; None starts from random weights.
-    device, processes, checkpoint
+    device, processes, checkpoint, precision
         See `bids_cmb.training.loop.Pace`.
     report
         Called with step and running loss.
@@ -65,7 +66,7 @@ def train_candidates(
     return fit(
         lambda: CandidateNet() if start is None else copy.deepcopy(start),
         losses,
-        Pace(steps, rate, _WEIGHT_DECAY, device, processes, checkpoint, save_every=200),
+        Pace(steps, rate, _WEIGHT_DECAY, device, processes, checkpoint, 200, precision),
         seed=seed,
         report=report,
     )

@@ -34,6 +34,7 @@ def train_teacher(
     device: str = "cpu",
     processes: int = 1,
     checkpoint: Path | None = None,
+    precision: str = "float32",
     report: Report = lambda _name, _step, _loss: None,
 ) -> Teacher:
     """Train the teacher to classify candidates and to segment their microbleeds; from `start` on."""
@@ -53,7 +54,7 @@ def train_teacher(
     return fit(
         lambda: Teacher() if start is None else copy.deepcopy(start),
         losses,
-        Pace(steps, rate, _WEIGHT_DECAY, device, processes, checkpoint),
+        Pace(steps, rate, _WEIGHT_DECAY, device, processes, checkpoint, precision=precision),
         seed=seed,
         report=partial(report, "teacher"),
     )
@@ -71,6 +72,7 @@ def train_student(
     device: str = "cpu",
     processes: int = 1,
     checkpoint: Path | None = None,
+    precision: str = "float32",
     report: Report = lambda _name, _step, _loss: None,
 ) -> Student:
     """Train the student from the labels and, if there is one, from a teacher that no longer changes; from `start` on."""
@@ -93,7 +95,7 @@ def train_student(
     return fit(
         lambda: _newborn(start, teacher),
         losses,
-        Pace(steps, rate, _WEIGHT_DECAY, device, processes, checkpoint),
+        Pace(steps, rate, _WEIGHT_DECAY, device, processes, checkpoint, precision=precision),
         seed=seed + 1,
         report=partial(report, "student"),
     )

@@ -13,7 +13,7 @@ from bids_cmb.detector.grid import WorkingGrid
 from bids_cmb.detector.networks import Student, Teacher
 from bids_cmb.errors import InputError
 from bids_cmb.training.cubes import CubePool, CubeSampler
-from bids_cmb.training.stage2 import train_student
+from bids_cmb.training.stage2 import train_student, train_teacher
 from bids_cmb.types import Contrast
 
 
@@ -91,6 +91,27 @@ def test_a_student_begins_where_its_teacher_stands(pool: CubePool) -> None:
     student = train_student(pool, teacher, steps=0, seed=1)
     cubes, facts = pool.cubes.float(), pool.facts
     assert torch.allclose(student(cubes, facts), teacher(cubes, facts)[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("network", ["teacher", "student"])
+def test_a_training_in_bfloat16_is_nearly_that_in_float32(pool: CubePool, network: str) -> None:
+    torch.manual_seed(1)
+    teacher = Teacher(3, (4, 4, 4)).eval()
+    losses: dict[str, float] = {}
+    for precision in ("float32", "bfloat16"):
+
+        def keep(_name: str, _step: int, loss: float, precision: str = precision) -> None:
+            losses[precision] = loss
+
+        if network == "teacher":
+            trained: torch.nn.Module = train_teacher(
+                pool, steps=1, seed=1, start=teacher, precision=precision, report=keep
+            )
+        else:
+            trained = train_student(pool, teacher, steps=1, seed=1, precision=precision, report=keep)
+        assert {p.dtype for p in trained.parameters()} == {torch.float32}
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.03)
+    assert losses["bfloat16"] != losses["float32"]
 
 
 def test_places_are_blurred_and_some_kept_back(pool: CubePool) -> None:
