@@ -137,7 +137,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--precision",
         choices=("float32", "bfloat16"),
         default="float32",
-        help="what convolutions compute in: bfloat16 takes half the time on processors with instructions for it",
+        help="what convolutions compute in: bfloat16 takes two thirds of the time on processors with instructions for it",
     )
     train.add_argument("--no-distillation", action="store_true", help="train the student from labels alone")
     train.add_argument("--device", choices=("cpu", "cuda"), default="cpu")

@@ -32,7 +32,7 @@ class Pace:
     save_every
         Steps between two saves.
     precision
-        What convolutions compute in: ``float32``, or ``bfloat16``, which takes about half the time where the
+        What convolutions compute in: ``float32``, or ``bfloat16``, which takes about two thirds of the time where the
         processor has instructions for it, and longer where it has none. Weights and losses are in single precision.
     """
 
