@@ -34,11 +34,12 @@ from bids_cmb.detector.networks import CandidateNet, Student, Teacher
 from bids_cmb.detector.weights import load_model
 from bids_cmb.training.calibrate import false_cut
 from bids_cmb.training.cubes import CubePool
+from bids_cmb.training.loop import Pace
 from bids_cmb.training.parallel import arrays_of_all
 from bids_cmb.training.prepared import prepare_corpus
 from bids_cmb.training.recipe import Recipe, collect_all, earlier_networks
 from bids_cmb.training.scan_candidates import ScanCandidates
-from bids_cmb.training.stage2 import train_student
+from bids_cmb.training.stage2 import STAGE2_RATE, train_student
 from bids_cmb.types import CONTRASTS
 
 FALSE_PER_SCAN = 1.0
@@ -103,7 +104,7 @@ class Scene:
             contrast: train_student(
                 pool if contrast is None else of_contrast(pool, CONTRASTS.index(contrast)),
                 self.teacher if choice.distilled else None,
-                steps=steps // len(groups),
+                Pace(steps // len(groups), STAGE2_RATE),
                 seed=seed,
                 start=start,
             )

@@ -23,6 +23,7 @@ from bids_cmb.training.calibrate import fit_contrast
 from bids_cmb.training.checkpoints import begin
 from bids_cmb.training.cubes import CubePool
 from bids_cmb.training.datasets import AnnotatedScan, to_training_scan
+from bids_cmb.training.loop import Pace
 from bids_cmb.training.samples import TrainingScan
 from bids_cmb.training.scan_candidates import ScanCandidates, collect_candidates
 from bids_cmb.training.stage1 import train_candidates
@@ -173,13 +174,15 @@ def finetune(
     begin(checkpoints, {"base": base.sha256, "recipe": asdict(recipe), "scans": names})
     stage1 = train_candidates(
         scans,
-        steps=recipe.stage1_steps,
+        Pace(
+            recipe.stage1_steps,
+            recipe.stage1_rate,
+            recipe.device,
+            recipe.processes,
+            checkpoints / "stage1.ckpt",
+        ),
         seed=recipe.seed,
         start=base.candidate_net,
-        rate=recipe.stage1_rate,
-        device=recipe.device,
-        processes=recipe.processes,
-        checkpoint=checkpoints / "stage1.ckpt",
         report=_report("stage 1"),
     ).cpu()
     # Each scan once; sets of repeated scans are the same object, so that the shares stay.
@@ -235,13 +238,15 @@ def _student(
     return train_student(
         CubePool.of(sets),
         None,
-        steps=recipe.student_steps,
+        Pace(
+            recipe.student_steps,
+            recipe.student_rate,
+            recipe.device,
+            recipe.processes,
+            checkpoints / "student.ckpt",
+        ),
         seed=recipe.seed,
         start=base.student,
-        rate=recipe.student_rate,
-        device=recipe.device,
-        processes=recipe.processes,
-        checkpoint=checkpoints / "student.ckpt",
         report=report,
     ).cpu()
 

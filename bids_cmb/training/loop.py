@@ -1,4 +1,4 @@
-"""The training loop of all networks: shared batches, one cycle of the learning rate, averaged weights, checkpoints."""
+"""The training loop of the detector's networks: shared batches, one cycle of the learning rate, averaged weights, checkpoints."""
 
 from __future__ import annotations
 
@@ -21,16 +21,14 @@ class Pace:
 
     Attributes
     ----------
-    steps, rate, weight_decay
-        Number of steps, peak learning rate (one cycle, Smith 2018) and decay of the weights (AdamW).
+    steps, rate
+        Number of steps and peak learning rate (one cycle, Smith 2018).
     device
         ``cpu`` or ``cuda``.
     processes
         Ranks that share every batch (CPU; `bids_cmb.training.parallel`).
     checkpoint
         File to resume from and to save to, now and then and at the end; None keeps nothing.
-    save_every
-        Steps between two saves.
     precision
         What convolutions compute in: ``float32``, or ``bfloat16``, which takes about two thirds of the time where the
         processor has instructions for it, and longer where it has none. Weights and losses are in single precision.
@@ -38,11 +36,9 @@ class Pace:
 
     steps: int
     rate: float
-    weight_decay: float
     device: str = "cpu"
     processes: int = 1
     checkpoint: Path | None = None
-    save_every: int = 100
     precision: str = "float32"
 
 
@@ -81,8 +77,10 @@ def fit(
     losses: Callable[[int], Callable[[Network], Tensor]],
     pace: Pace,
     *,
+    weight_decay: float,
     seed: int,
     report: Callable[[int, float], None],
+    save_every: int = 100,
 ) -> Network:
     """Train a network.
 
@@ -94,10 +92,14 @@ def fit(
         From the seed of a rank's batches to what draws a batch and returns the network's loss on it.
     pace
         How to train.
+    weight_decay
+        Decay of the weights (AdamW).
     seed
         Of initial weights and batches; another rank, or one that resumes, draws other batches.
     report
         Called with step and running loss.
+    save_every
+        Steps between two saves.
 
     Returns
     -------
@@ -110,7 +112,7 @@ def fit(
         network = newborn().to(pace.device)
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload] # half as long on a CPU
         average = Average(network)
-        optimiser = torch.optim.AdamW(network.parameters(), lr=pace.rate, weight_decay=pace.weight_decay)
+        optimiser = torch.optim.AdamW(network.parameters(), lr=pace.rate, weight_decay=weight_decay)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimiser, pace.rate, total_steps=pace.steps + 1, pct_start=0.15
         )
@@ -137,7 +139,7 @@ def fit(
             running = 0.98 * running + 0.02 * float(loss.detach()) if step > first else float(loss.detach())
             if rank == 0:
                 report(step + 1, running)
-            if rank == 0 and ((step + 1) % pace.save_every == 0 or step + 1 == pace.steps):
+            if rank == 0 and ((step + 1) % save_every == 0 or step + 1 == pace.steps):
                 store.save(step + 1)
         return average.network.eval()
 

@@ -24,10 +24,11 @@ from bids_cmb.training.calibrate import (
 )
 from bids_cmb.training.checkpoints import begin
 from bids_cmb.training.cubes import CubePool
+from bids_cmb.training.loop import Pace
 from bids_cmb.training.parallel import arrays_of_all
 from bids_cmb.training.samples import TrainingScan
 from bids_cmb.training.scan_candidates import ScanCandidates, collect_candidates
-from bids_cmb.training.stage1 import train_candidates
+from bids_cmb.training.stage1 import STAGE1_RATE, train_candidates
 from bids_cmb.training.stage2 import STAGE2_RATE, judge, train_student, train_teacher
 from bids_cmb.types import CONTRASTS
 
@@ -52,7 +53,7 @@ class Recipe:
     device: str = "cpu"
     processes: int = 1
     real_scans: str = ""
-    stage1_rate: float = 3e-3
+    stage1_rate: float = STAGE1_RATE
     stage2_rate: float = STAGE2_RATE
     continued_from: str = ""
     students: int = 1
@@ -98,16 +99,15 @@ def train_model(
     resumed = (folder / "stage1.ckpt").exists()  # then the time that it took is not known
     earlier = earlier_networks(recipe)
     begin(folder, _settings(recipe, training))
+
+    def pace(name: str, steps: int, rate: float) -> Pace:
+        return Pace(steps, rate, recipe.device, recipe.processes, folder / f"{name}.ckpt", recipe.precision)
+
     stage1 = train_candidates(
         training,
+        pace("stage1", recipe.stage1_steps, recipe.stage1_rate),
         start=earlier.stage1,
-        steps=recipe.stage1_steps,
-        rate=recipe.stage1_rate,
         seed=recipe.seed,
-        device=recipe.device,
-        processes=recipe.processes,
-        checkpoint=folder / "stage1.ckpt",
-        precision=recipe.precision,
         report=_progress("stage 1", recipe.stage1_steps),
     ).cpu()
     kept = folder / "candidates.npz"
@@ -128,14 +128,9 @@ def train_model(
     teacher = (
         train_teacher(
             pool,
+            pace("teacher", recipe.teacher_steps, recipe.stage2_rate),
             start=earlier.teacher,
-            steps=recipe.teacher_steps,
-            rate=recipe.stage2_rate,
             seed=recipe.seed,
-            device=recipe.device,
-            processes=recipe.processes,
-            checkpoint=folder / "teacher.ckpt",
-            precision=recipe.precision,
             report=report,
         )
         if recipe.distil
@@ -145,14 +140,9 @@ def train_model(
         train_student(
             pool,
             teacher,
+            pace(f"student-{number + 1}" if number else "student", recipe.student_steps, recipe.stage2_rate),
             start=earlier.student,
-            steps=recipe.student_steps,
-            rate=recipe.stage2_rate,
             seed=recipe.seed + number,
-            device=recipe.device,
-            processes=recipe.processes,
-            checkpoint=folder / (f"student-{number + 1}.ckpt" if number else "student.ckpt"),
-            precision=recipe.precision,
             report=report,
         ).cpu()
         for number in range(recipe.students)

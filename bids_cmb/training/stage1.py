@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -14,21 +13,18 @@ from bids_cmb.training.loop import Pace, fit
 from bids_cmb.training.losses import peak_loss
 from bids_cmb.training.samples import PatchSampler, TrainingScan
 
+#: Peak learning rate.
+STAGE1_RATE = 3e-3
 _WEIGHT_DECAY = 1e-3
 
 
 def train_candidates(
     scans: Sequence[TrainingScan],
+    pace: Pace,
     *,
-    steps: int,
     seed: int,
     start: CandidateNet | None = None,
     batch: int = 16,
-    rate: float = 3e-3,
-    device: str = "cpu",
-    processes: int = 1,
-    checkpoint: Path | None = None,
-    precision: str = "float32",
     report: Callable[[int, float], None] = lambda _step, _loss: None,
 ) -> CandidateNet:
     """Train the candidate network on patches.
@@ -37,14 +33,14 @@ def train_candidates(
     ----------
     scans
         Training scans.
-    steps, batch, rate
-        Number of steps, patches per step, peak learning rate (one cycle).
+    pace
+        How long and how fast, and where to keep the state.
     seed
         Of initial weights and patches.
     start
         Network to go on from; None starts from random weights.
-    device, processes, checkpoint, precision
-        See `bids_cmb.training.loop.Pace`.
+    batch
+        Patches per step.
     report
         Called with step and running loss.
 
@@ -58,7 +54,7 @@ def train_candidates(
         sampler = PatchSampler(scans, batch_seed)
 
         def loss(network: CandidateNet) -> Tensor:
-            inputs, heat, weight = (x.to(device) for x in sampler.batch(batch // processes))
+            inputs, heat, weight = (x.to(pace.device) for x in sampler.batch(batch // pace.processes))
             return peak_loss(network(inputs.contiguous(memory_format=torch.channels_last_3d)), heat, weight)
 
         return loss
@@ -66,7 +62,9 @@ def train_candidates(
     return fit(
         lambda: CandidateNet() if start is None else copy.deepcopy(start),
         losses,
-        Pace(steps, rate, _WEIGHT_DECAY, device, processes, checkpoint, 200, precision),
+        pace,
+        weight_decay=_WEIGHT_DECAY,
         seed=seed,
         report=report,
+        save_every=200,
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -25,16 +24,11 @@ _WEIGHT_DECAY = 1e-2
 
 def train_teacher(
     pool: CubePool,
+    pace: Pace,
     *,
-    steps: int,
     seed: int,
     start: Teacher | None = None,
     batch: int = 32,
-    rate: float = STAGE2_RATE,
-    device: str = "cpu",
-    processes: int = 1,
-    checkpoint: Path | None = None,
-    precision: str = "float32",
     report: Report = lambda _name, _step, _loss: None,
 ) -> Teacher:
     """Train the teacher to classify candidates and to segment their microbleeds; from `start` on."""
@@ -43,7 +37,9 @@ def train_teacher(
         sampler = CubeSampler(pool, batch_seed)
 
         def loss(network: Teacher) -> Tensor:
-            cubes, segmentation, facts, labels = (x.to(device) for x in sampler.batch(batch // processes))
+            cubes, segmentation, facts, labels = (
+                x.to(pace.device) for x in sampler.batch(batch // pace.processes)
+            )
             logits, voxels = network(cubes.contiguous(memory_format=torch.channels_last_3d), facts)
             return nn.functional.binary_cross_entropy_with_logits(logits, labels) + segmentation_loss(
                 voxels, segmentation
@@ -54,7 +50,8 @@ def train_teacher(
     return fit(
         lambda: Teacher() if start is None else copy.deepcopy(start),
         losses,
-        Pace(steps, rate, _WEIGHT_DECAY, device, processes, checkpoint, precision=precision),
+        pace,
+        weight_decay=_WEIGHT_DECAY,
         seed=seed,
         report=partial(report, "teacher"),
     )
@@ -63,16 +60,11 @@ def train_teacher(
 def train_student(
     pool: CubePool,
     teacher: Teacher | None,
+    pace: Pace,
     *,
-    steps: int,
     seed: int,
     start: Student | None = None,
     batch: int = 32,
-    rate: float = STAGE2_RATE,
-    device: str = "cpu",
-    processes: int = 1,
-    checkpoint: Path | None = None,
-    precision: str = "float32",
     report: Report = lambda _name, _step, _loss: None,
 ) -> Student:
     """Train the student from the labels and, if there is one, from a teacher that no longer changes; from `start` on."""
@@ -81,7 +73,7 @@ def train_student(
         sampler = CubeSampler(pool, batch_seed)
 
         def loss(network: Student) -> Tensor:
-            cubes, _, facts, labels = (x.to(device) for x in sampler.batch(batch // processes))
+            cubes, _, facts, labels = (x.to(pace.device) for x in sampler.batch(batch // pace.processes))
             cubes = cubes.contiguous(memory_format=torch.channels_last_3d)
             logits = network(cubes, facts)
             if teacher is None:
@@ -95,7 +87,8 @@ def train_student(
     return fit(
         lambda: _newborn(start, teacher),
         losses,
-        Pace(steps, rate, _WEIGHT_DECAY, device, processes, checkpoint, precision=precision),
+        pace,
+        weight_decay=_WEIGHT_DECAY,
         seed=seed + 1,
         report=partial(report, "student"),
     )

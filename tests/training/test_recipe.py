@@ -15,6 +15,7 @@ from bids_cmb.detector.weights import load_model
 from bids_cmb.errors import BidsCmbError, InputError, ModelError, UsageError
 from bids_cmb.training.calibrate import choose_candidate_threshold, fit_calibration, fit_contrast
 from bids_cmb.training.cubes import CubePool
+from bids_cmb.training.loop import Pace
 from bids_cmb.training.parallel import arrays_of_all, average_gradients, train_together
 from bids_cmb.training.prepared import load_prepared, save_prepared
 from bids_cmb.training.recipe import (
@@ -27,7 +28,7 @@ from bids_cmb.training.recipe import (
 )
 from bids_cmb.training.samples import Target, TrainingScan, training_scan
 from bids_cmb.training.scan_candidates import ScanCandidates
-from bids_cmb.training.stage1 import train_candidates
+from bids_cmb.training.stage1 import STAGE1_RATE, train_candidates
 from bids_cmb.types import CONTRASTS, Contrast
 
 SPACING = (1.5, 1.5, 3.0)
@@ -127,14 +128,10 @@ def test_candidates_are_the_same_from_one_process_or_two() -> None:
 
 
 def test_a_checkpoint_of_the_last_step_is_the_result(tmp_path: Path) -> None:
-    scans = [made_up()]
+    scans, pace = [made_up()], Pace(3, STAGE1_RATE, checkpoint=tmp_path / "c")
     steps: list[int] = []
-    first = train_candidates(
-        scans, steps=3, seed=1, batch=1, checkpoint=tmp_path / "c", report=lambda s, _: steps.append(s)
-    )
-    again = train_candidates(
-        scans, steps=3, seed=1, batch=1, checkpoint=tmp_path / "c", report=lambda s, _: steps.append(s)
-    )
+    first = train_candidates(scans, pace, seed=1, batch=1, report=lambda s, _: steps.append(s))
+    again = train_candidates(scans, pace, seed=1, batch=1, report=lambda s, _: steps.append(s))
     assert len(steps) == 3
     for one, other in zip(first.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, other)

@@ -13,7 +13,8 @@ from bids_cmb.detector.grid import WorkingGrid
 from bids_cmb.detector.networks import Student, Teacher
 from bids_cmb.errors import InputError
 from bids_cmb.training.cubes import CubePool, CubeSampler
-from bids_cmb.training.stage2 import train_student, train_teacher
+from bids_cmb.training.loop import Pace
+from bids_cmb.training.stage2 import STAGE2_RATE, train_student, train_teacher
 from bids_cmb.types import Contrast
 
 
@@ -88,7 +89,7 @@ def test_the_student_heeds_the_facts() -> None:
 def test_a_student_begins_where_its_teacher_stands(pool: CubePool) -> None:
     torch.manual_seed(1)
     teacher = Teacher(3, (4, 4, 4)).eval()
-    student = train_student(pool, teacher, steps=0, seed=1)
+    student = train_student(pool, teacher, Pace(0, STAGE2_RATE), seed=1)
     cubes, facts = pool.cubes.float(), pool.facts
     assert torch.allclose(student(cubes, facts), teacher(cubes, facts)[0], atol=1e-6)
 
@@ -99,16 +100,15 @@ def test_a_training_in_bfloat16_is_nearly_that_in_float32(pool: CubePool, networ
     teacher = Teacher(3, (4, 4, 4)).eval()
     losses: dict[str, float] = {}
     for precision in ("float32", "bfloat16"):
+        pace = Pace(1, STAGE2_RATE, precision=precision)
 
         def keep(_name: str, _step: int, loss: float, precision: str = precision) -> None:
             losses[precision] = loss
 
         if network == "teacher":
-            trained: torch.nn.Module = train_teacher(
-                pool, steps=1, seed=1, start=teacher, precision=precision, report=keep
-            )
+            trained: torch.nn.Module = train_teacher(pool, pace, seed=1, start=teacher, report=keep)
         else:
-            trained = train_student(pool, teacher, steps=1, seed=1, precision=precision, report=keep)
+            trained = train_student(pool, teacher, pace, seed=1, report=keep)
         assert {p.dtype for p in trained.parameters()} == {torch.float32}
     assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.03)
     assert losses["bfloat16"] != losses["float32"]
