@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -93,3 +94,20 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_memory_is_what_is_reckoned_with() -> None:
     said = f"{BASE_GB:g} GB and {GB_PER_MILLION_VOXELS:g} GB per million voxels"
     assert said in (ROOT / "docs/run.md").read_text()
+
+
+def test_the_script_trains_the_shipped_weights_as_they_were_trained() -> None:
+    made = json.loads((ROOT / "models/bids-cmb-1.json").read_text())["training"]
+    script = (ROOT / "models/make_anew.sh").read_text().replace("\\\n", " ")
+    (line,) = re.findall(r"^app train (.*)$", script, re.MULTILINE)
+    words = (
+        re.sub(r'"\$\(of (\d+) \d+\)"', r"\1", line).replace('"$processes"', "4").replace('"$device"', "cpu")
+    )
+    parsers = training_parser()
+    by_script, by_manifest = (
+        vars(parsers.parse_args(["train", *shlex.split(text)]))
+        for text in (words, made["command"].removeprefix("bids-cmb-train train "))
+    )
+    assert by_script == by_manifest
+    assert made["recipe"]["stage1_steps"] == by_script["stage1_steps"]
+    assert made["command"] in (ROOT / "models/README.md").read_text()
