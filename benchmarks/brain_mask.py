@@ -109,13 +109,13 @@ def share(found: BoolArray, reference: BoolArray) -> float:
 
 def overlap(paths: Sequence[Path], weights: Path | None) -> None:
     """Dice with the masks that training derives from T1-weighted heads."""
-    from bids_cmb.training.brain_mask import anatomies
+    from bids_cmb.training.simulate import t1w_brain
 
     model = load_mask_model(weights) if weights else None
-    template, template_mask, _ = anatomies.template_brain()
+    template, template_mask, _ = t1w_brain.template_brain()
     for path in paths:
-        image = anatomies.read_t1w(path)
-        reference, _, _ = anatomies.segment_t1w(image, template, template_mask)
+        image = t1w_brain.read_t1w(path)
+        reference, _ = t1w_brain.segment_t1w(image, template, template_mask)
         start = time.perf_counter()
         found = mask_brain(Volume(image, np.eye(4)), "gre", model)
         seconds = time.perf_counter() - start

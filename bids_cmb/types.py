@@ -22,6 +22,9 @@ CONTRASTS: tuple[Contrast, ...] = ("swi", "gre", "qsm")
 Category = Literal["lobar", "deep", "infratentorial"]
 Hemisphere = Literal["L", "R"]
 Certainty = Literal["definite", "possible"]
+#: How a brain mask came about: it was given, it is the support of an image that was masked already, or it was found by
+#: the network or by thresholds and shapes.
+MaskMethod = Literal["given", "support", "network", "thresholds"]
 
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
@@ -195,6 +198,8 @@ class Prepared:
         Brain voxels, same shape; holes of very dark lesions are filled.
     snr
         Median brain signal over the noise of the image (QSM: 1 / noise in ppm), or nan.
+    mask_method
+        How the brain mask came about.
     warnings
         Sentences for the table, the sidecar and the report.
     """
@@ -202,6 +207,7 @@ class Prepared:
     image: Volume
     brain_mask: BoolArray
     snr: float
+    mask_method: MaskMethod
     warnings: tuple[str, ...] = ()
 
 

@@ -54,7 +54,8 @@ def load_model(name: str | None) -> FakeModel:
 def prepare(volume: Any, contrast: str, *, brain_mask: Any = None, metadata: Any = None) -> Prepared:
     del contrast, metadata
     mask = brain_mask if brain_mask is not None else ndimage.binary_fill_holes(volume.data > 10)
-    return Prepared(volume, np.asarray(mask), 21.5, ("Simulated warning.",))
+    method = "thresholds" if brain_mask is None else "given"
+    return Prepared(volume, np.asarray(mask), 21.5, method, ("Simulated warning.",))
 
 
 def detect(image: Any, mask: Any, contrast: str, model: FakeModel, *, device: str) -> Detection:

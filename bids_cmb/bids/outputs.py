@@ -23,7 +23,7 @@ from bids_cmb.bids.tables import (
     table_text,
 )
 from bids_cmb.files import compress, has_content, json_text, write_bytes
-from bids_cmb.types import Affine, Anatomy, Candidate, Detection, Prepared, Scan
+from bids_cmb.types import Affine, Anatomy, Candidate, Detection, MaskMethod, Prepared, Scan
 
 #: What is written of each scan: entities that are added to its name, and the suffix.
 _KINDS: Final[Mapping[str, tuple[tuple[str, str], str]]] = {
@@ -36,6 +36,13 @@ _KINDS: Final[Mapping[str, tuple[tuple[str, str], str]]] = {
 }
 #: How the name of the sidecar ends that is written last: where it is, the scan is complete.
 LESIONS_ENDING: Final = "_seg-CMB_dseg"
+#: What the sidecar of a brain mask says of its origin.
+_MASK_METHODS: Final[Mapping[MaskMethod, str]] = {
+    "given": "It was given by the user.",
+    "support": "The image came masked; this is what was left of it.",
+    "network": "It was found by a network that was trained on simulated heads.",
+    "thresholds": "It was found by thresholds and shapes.",
+}
 
 
 @dataclass(frozen=True)
@@ -219,14 +226,13 @@ def _sidecars(scan: Scan, result: ScanResult, sources: Mapping[str, str]) -> dic
     everything = [image, *made_from_mask, *made_from_t1w]
     detection = _detection_fields(scan, result)
     software = {"Software": detection["Software"]}
-    own_mask = " It was given by the user." if made_from_mask else ""
 
     def sidecar(description: str, used: list[str], **fields: Any) -> dict[str, Any]:  # noqa: ANN401
         return {"Description": description, "Sources": used, "SpatialReference": image, **fields}
 
     return {
         "brain_mask": sidecar(
-            "Brain mask in which microbleeds were looked for." + own_mask,
+            "Brain mask in which microbleeds were looked for. " + _MASK_METHODS[result.prepared.mask_method],
             [image, *made_from_mask],
             Type="Brain",
             **software,

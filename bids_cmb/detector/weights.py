@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bids_cmb.detector.probability import Calibration
 from bids_cmb.errors import ModelError
+from bids_cmb.shipped import models_folder
 from bids_cmb.types import CONTRASTS, Contrast
 
 if TYPE_CHECKING:
@@ -57,12 +58,6 @@ class Model:
     def at(self, threshold: float) -> Model:
         """Return the same detector with one operating point for every contrast."""
         return replace(self, thresholds=dict.fromkeys(self.thresholds, threshold))
-
-
-def models_folder() -> Path:
-    """Where the shipped weights lie: inside an installed package, or beside it in a checkout."""
-    package = Path(__file__).parents[1]
-    return package / "models" if (package / "models").is_dir() else package.parent / "models"
 
 
 def load_model(name_or_path: str | os.PathLike[str] | None = None) -> Model:

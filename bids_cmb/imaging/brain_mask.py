@@ -8,7 +8,6 @@ warning. Very dark bleeds never leave holes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from scipy import ndimage
@@ -18,7 +17,7 @@ from bids_cmb.imaging.classical_mask import brain_by_thresholds
 from bids_cmb.imaging.coarse import coarse_shape, from_coarse, to_coarse
 from bids_cmb.imaging.mask_network import GRID_MM, MULTIPLE, MaskModel, load_mask_model, network_input
 from bids_cmb.imaging.morphology import closed, depth_mm, dilated, eroded, filled, parts_of_size
-from bids_cmb.types import BoolArray, Contrast, FloatArray, Point, Volume
+from bids_cmb.types import BoolArray, Contrast, FloatArray, MaskMethod, Point, Volume
 
 #: A scan at least this high (mm, along z) and wide (x, y) covers the whole brain.
 FULL_COVERAGE_MM = (130.0, 150.0, 110.0)
@@ -41,8 +40,6 @@ _SLICE_HOLE_MM2 = 150.0
 
 _WITHOUT_NETWORK = "The brain mask was found by thresholds and shapes: look at it."
 
-Method = Literal["support", "network", "classical"]
-
 
 @dataclass(frozen=True)
 class BrainMask:
@@ -53,13 +50,13 @@ class BrainMask:
     mask
         Brain voxels.
     method
-        ``support`` (the image was masked already), ``network`` or ``classical``.
+        How.
     warnings
         Sentences for the user.
     """
 
     mask: BoolArray
-    method: Method
+    method: MaskMethod
     warnings: tuple[str, ...] = ()
 
 
@@ -116,7 +113,7 @@ def mask_brain(volume: Volume, contrast: Contrast, model: MaskModel | None = Non
     classical = brain_by_thresholds(coarse, contrast)
     if _plausible(classical, coarse.shape):
         mask = _to_fine(classical, classical.astype(np.float32), volume)
-        return BrainMask(mask, "classical", problem)
+        return BrainMask(mask, "thresholds", problem)
     if chance is not None and found.sum() * GRID_MM**3 / 1000 >= LEAST_ML:
         millilitres = found.sum() * GRID_MM**3 / 1000
         warning = (

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from bids_cmb.errors import ModelError
+from bids_cmb.shipped import models_folder
 
 #: Edge in mm of the voxels that the network works on.
 GRID_MM = 2.0
@@ -42,6 +43,7 @@ class MaskNet(nn.Module):
 
     def __init__(self, widths: tuple[int, ...] = WIDTHS) -> None:
         super().__init__()
+        self.widths = tuple(widths)
         self.stem = nn.Sequential(_block(2 * _BLOCK**3, widths[0]), _block(widths[0], widths[0]))
         self.down = nn.ModuleList(nn.Sequential(_block(a, b), _block(b, b)) for a, b in pairwise(widths))
         self.squeeze = nn.ModuleList(nn.Conv3d(b, a, 1) for a, b in pairwise(widths))
@@ -129,13 +131,6 @@ class MaskModel:
     manifest: Mapping[str, Any]
 
 
-def models_folder() -> Path:
-    """Return the folder with the shipped weights, of an installed package or of a checkout."""
-    package = Path(__file__).resolve().parents[1]
-    installed = package / "models"
-    return installed if installed.is_dir() else package.parent / "models"
-
-
 def load_mask_model(folder: Path | None = None) -> MaskModel:
     """Load the brain mask network and check that its weights are the ones that its manifest names.
 
@@ -156,7 +151,7 @@ def load_mask_model(folder: Path | None = None) -> MaskModel:
     """
     from safetensors.torch import load
 
-    folder = models_folder() if folder is None else folder
+    folder = models_folder() / NAME if folder is None else folder
     manifest_path = folder / f"{NAME}.json"
     weights_path = folder / f"{NAME}.safetensors"
     try:

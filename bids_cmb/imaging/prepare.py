@@ -79,7 +79,7 @@ def prepare(
     snr = level / noise if noise > 0 else math.nan
     warnings.extend(_geometry_warnings(volume, mask))
     warnings.extend(_noise_warnings(contrast, snr))
-    return Prepared(image, mask, snr, tuple(warnings))
+    return Prepared(image, mask, snr, found.method, tuple(warnings))
 
 
 def _given(mask: BoolArray, volume: Volume) -> BrainMask:
@@ -90,7 +90,7 @@ def _given(mask: BoolArray, volume: Volume) -> BrainMask:
         )
     if not mask.any():
         raise InputError("The brain mask given for the image is empty.")
-    return BrainMask(filled(np.asarray(mask, dtype=bool)), "support")
+    return BrainMask(filled(np.asarray(mask, dtype=bool)), "given")
 
 
 def _magnitude(volume: Volume) -> tuple[Volume, tuple[str, ...]]:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bids_cmb.detector.weights import load_model, models_folder
+from bids_cmb.detector.weights import load_model
 from bids_cmb.errors import ModelError
+from bids_cmb.shipped import models_folder
 
 
 def test_a_saved_model_loads_from_its_folder_and_its_manifest(manifest: Path) -> None:

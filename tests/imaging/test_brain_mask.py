@@ -85,7 +85,7 @@ def test_black_bleeds_in_a_head_leave_no_hole():
 def test_thresholds_stand_in_for_a_network_that_fails(wrong):
     volume, inside = head()
     found = mask_brain(volume, "gre", wrong)
-    assert found.method == "classical"
+    assert found.method == "thresholds"
     assert any("thresholds" in w for w in found.warnings)
     assert dice(found.mask, inside) > 0.95
 
@@ -97,7 +97,7 @@ def test_without_weights_the_brain_is_found_and_it_is_said(monkeypatch):
     monkeypatch.setattr("bids_cmb.imaging.brain_mask.load_mask_model", missing)
     volume, inside = head()
     found = mask_brain(volume, "swi")
-    assert found.method == "classical"
+    assert found.method == "thresholds"
     assert any("thresholds and shapes" in w for w in found.warnings)
     assert dice(found.mask, inside) > 0.95
 
@@ -140,7 +140,7 @@ def test_an_unmasked_map_goes_through_the_network():
     assert found.method == "network"
     assert dice(found.mask, inside) > 0.99
     classical = mask_brain(volume, "qsm", _nothing)
-    assert classical.method == "classical"
+    assert classical.method == "thresholds"
     assert dice(classical.mask, inside) > 0.9
 
 

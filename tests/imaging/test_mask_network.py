@@ -7,26 +7,26 @@ import pytest
 import torch
 
 from bids_cmb.errors import ModelError
-from bids_cmb.imaging.mask_network import MULTIPLE, MaskNet, load_mask_model, models_folder, network_input
+from bids_cmb.imaging.mask_network import MULTIPLE, MaskNet, load_mask_model, network_input
+from bids_cmb.shipped import models_folder
 from bids_cmb.training.brain_mask.release import write_release
 
-SHIPPED = (models_folder() / "brain-mask.json").is_file()
+SHIPPED = (models_folder() / "brain-mask" / "brain-mask.json").is_file()
 needs_weights = pytest.mark.skipif(not SHIPPED, reason="no weights of the mask network are shipped")
 
 
 @pytest.fixture
 def release(tmp_path):
     """Weights and manifest of an untrained network."""
-    write_release(MaskNet(), tmp_path, version="0", heads=["a"], training={}, held_out=[])
+    write_release(MaskNet(), tmp_path, heads=["a"], scans=0, training={})
     return tmp_path
 
 
 @needs_weights
 def test_the_shipped_weights_are_those_of_the_manifest():
     model = load_mask_model()
-    assert model.manifest["license"] == "Apache-2.0"
-    assert model.manifest["trained_on"]["sources"]
-    assert model.manifest["figures"]["held_out_heads"]
+    assert model.manifest["licence"] == "Apache-2.0"
+    assert model.manifest["training"]["anatomy"]
     assert not model.network.training
 
 

@@ -1,4 +1,4 @@
-"""Training of the mask network on small made-up heads: seeded samples, resume, honest hold-out, release."""
+"""Training of the mask network on small made-up heads and scans: samples, learning, resume, the command."""
 
 import json
 
@@ -6,54 +6,109 @@ import numpy as np
 import pytest
 import torch
 
-from bids_cmb.imaging.mask_network import MaskNet, load_mask_model
-from bids_cmb.training.brain_mask import anatomies
-from bids_cmb.training.brain_mask.__main__ import main
-from bids_cmb.training.brain_mask.anatomies import FIRST_OUTER_LABEL, GAP_LABEL, Head
-from bids_cmb.training.brain_mask.evaluate import evaluate, summarise
+from bids_cmb.imaging.mask_network import MaskNet, load_mask_model, network_input
 from bids_cmb.training.brain_mask.release import write_release
-from bids_cmb.training.brain_mask.synthesis import Painter, to_device
-from bids_cmb.training.brain_mask.train import Schedule, mask_loss, train
+from bids_cmb.training.brain_mask.synthesis import Painter, WholeHead, anatomy_of, whole_heads
+from bids_cmb.training.brain_mask.train import mask_loss, train
+from bids_cmb.training.cli import main
+from bids_cmb.training.loop import Pace
+from bids_cmb.training.simulate.corpus import save_scan
+from bids_cmb.training.simulate.heads import Head, save_head
+from bids_cmb.training.simulate.protocol import Protocol
+from bids_cmb.training.simulate.scan import SimulatedScan
+from bids_cmb.training.simulate.tissues import Tissue
 
 CPU = torch.device("cpu")
 SHAPE = (32, 32, 32)
 
 
-def _head(name="a", groups=("a",), size=63):
-    """Nested spheres of 1 mm voxels: two tissues, a gap, bone, scalp."""
+def _radius(size):
     axis = np.arange(size) - (size - 1) / 2
-    radius = np.sqrt(sum(g**2 for g in np.meshgrid(axis, axis, axis, indexing="ij")))
+    return np.sqrt(sum(g**2 for g in np.meshgrid(axis, axis, axis, indexing="ij")))
+
+
+def _head(name="a", size=63):
+    """Nested spheres of 1 mm voxels: ventricle, white matter, cortex, bone, scalp."""
+    radius = _radius(size)
     labels = np.zeros((size,) * 3, np.uint8)
-    for reach, value in ((30, 22), (26, FIRST_OUTER_LABEL), (22, GAP_LABEL), (20, 3), (12, 4), (4, 2)):
+    for reach, value in (
+        (30, Tissue.FAT),
+        (26, Tissue.BONE),
+        (20, Tissue.CORTEX),
+        (12, Tissue.WHITE_MATTER),
+        (4, Tissue.VENTRICLE),
+    ):
         labels[radius < reach] = value
-    return Head(name, groups, labels)
+    return Head(name, labels, np.eye(4), np.eye(4))
+
+
+def _scan(contrast="gre", *, stripped=False):
+    """A bright brain in a dark skull in a bright scalp."""
+    radius = _radius(64)
+    image = np.select([radius < 20, radius < 26, radius < 30], [1.0, 0.1, 0.7], 0.0).astype(np.float32)
+    protocol = Protocol(
+        contrast,
+        (1.0, 1.0, 1.0),
+        interpolation=1.0,
+        three_d=True,
+        echo_time=0.02,
+        field_strength=3.0,
+        snr=50.0,
+        stripped=stripped,
+        tilt=(0.0, 0.0, 0.0),
+    )
+    nothing = np.zeros(image.shape, np.uint8)
+    return SimulatedScan(image, np.eye(4), radius < 20, nothing, (), (), nothing, protocol, 1, "a")
 
 
 @pytest.fixture(autouse=True)
 def _small_samples(monkeypatch):
     """Samples small enough for a test."""
-    original = Painter.__init__
-    monkeypatch.setattr(
-        Painter, "__init__", lambda self, a, seed, device: original(self, a, seed, device, SHAPE)
-    )
+    monkeypatch.setattr("bids_cmb.training.brain_mask.synthesis.SAMPLE_SHAPE", SHAPE)
 
 
-def _painter(seed=3):
-    return Painter([to_device(_head(), CPU)], seed, CPU)
+@pytest.fixture
+def scans(tmp_path):
+    """The whole heads of a folder of three scans."""
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for name, scan in (("a", _scan()), ("b", _scan(stripped=True)), ("c", _scan("qsm"))):
+        save_scan(scan, folder / f"{name}.npz")
+    return whole_heads(sorted(folder.glob("*.npz")), 1)
 
 
-def test_a_sample_depends_on_its_number_alone():
-    painter = _painter()
+def _painter(scans=(), seed=3):
+    return Painter([anatomy_of(_head(), CPU)], scans, seed, CPU)
+
+
+def _train(steps, **options):
+    return train([anatomy_of(_head(), CPU)], [], Pace(steps, 5e-3, **options), batch=1)
+
+
+def _dice(network):
+    """Mean Dice on samples of another seed than training's."""
+    scores = []
+    for number in range(20):
+        sample = _painter(seed=99).sample(number)
+        with torch.inference_mode():
+            found = network(network_input(sample.image[None], sample.coverage[None]))[0] > 0
+        found, brain = found & (sample.coverage > 0), sample.brain > 0.5
+        scores.append(2 * float((found & brain).sum()) / max(1, int(found.sum() + brain.sum())))
+    return np.mean(scores)
+
+
+def test_a_sample_depends_on_its_number_alone(scans):
+    painter = _painter(scans)
     first = painter.sample(5)
     painter.sample(6)
     again = painter.sample(5)
     assert torch.equal(first.image, again.image)
     assert torch.equal(first.brain, again.brain)
-    assert not torch.equal(first.image, _painter(seed=4).sample(5).image)
+    assert not torch.equal(first.image, _painter(scans, seed=4).sample(5).image)
 
 
-def test_samples_are_sound_whatever_is_drawn():
-    painter = _painter()
+def test_samples_are_sound_whatever_is_drawn(scans):
+    painter = _painter(scans)
     partial = stripped = 0
     for index in range(60):
         sample = painter.sample(index)
@@ -69,51 +124,42 @@ def test_samples_are_sound_whatever_is_drawn():
     assert stripped > 3
 
 
-def test_most_samples_hold_most_of_the_brain():
-    painter = _painter()
-    volumes = [float(painter.sample(index).brain.sum()) * 8 for index in range(40)]
-    assert 0.5 < np.median(volumes) / (4 / 3 * np.pi * 20**3) < 1.5
+def test_most_samples_hold_most_of_the_brain(scans):
+    for painter in (_painter(), _painter(scans)):
+        volumes = [float(painter.sample(index).brain.sum()) * 8 for index in range(40)]
+        assert 0.5 < np.median(volumes) / (4 / 3 * np.pi * 20**3) < 1.5
+
+
+def test_scans_that_are_stripped_or_masked_are_left_out(scans):
+    (scan,) = scans
+    assert scan.image.shape == (32, 32, 32)
+    assert scan.centre == (15.5, 15.5, 15.5)
+
+
+def test_a_simulated_scan_keeps_its_own_contrast(scans):
+    """The brain of a sample made of the scan is as bright against its skull as the scan's; paint is not."""
+    painter = _painter([WholeHead(scans[0].image, scans[0].brain, scans[0].centre)])
+    sample = painter._scanned(scans[0])
+    inside = sample.image[sample.brain > 0.9]
+    ring = sample.image[(sample.brain < 0.01) & (sample.image > 0.02)]
+    assert inside.mean() > 2 * ring.quantile(0.2)
 
 
 def test_training_learns_and_is_seeded():
-    ready = [to_device(_head(), CPU)]
-    schedule = Schedule(steps=20, batch=1, rate=5e-3, seed=1)
-    network = train(ready, schedule, CPU)
-    short = Schedule(steps=3, batch=1, seed=1)
-    once, again = train(ready, short, CPU), train(ready, short, CPU)
+    once, again = _train(3), _train(3)
     for one, two in zip(once.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, two)
-    untrained = evaluate(MaskNet().eval(), ready, 20, CPU)
-    assert evaluate(network, ready, 20, CPU).mean > untrained.mean + 0.1
+    assert _dice(_train(20)) > _dice(MaskNet().eval()) + 0.1
 
 
-def test_an_interrupted_training_goes_on_where_it_was(tmp_path, monkeypatch):
-    monkeypatch.setattr("bids_cmb.training.brain_mask.train._CHECKPOINT_EVERY", 2)
-    ready = [to_device(_head(), CPU)]
-    whole = train(ready, Schedule(steps=6, batch=1), CPU)
-    checkpoint = tmp_path / "checkpoint.safetensors"
-    calls = iter(range(4))
-
-    def until_power_fails(*_):
-        if next(calls, None) is None:
-            raise KeyboardInterrupt
-        return original(*_)
-
-    from bids_cmb.training.brain_mask import train as module
-
-    original = module._update
-    monkeypatch.setattr(module, "_update", until_power_fails)
-    with pytest.raises(KeyboardInterrupt):
-        train(ready, Schedule(steps=6, batch=1), CPU, checkpoint)
-    monkeypatch.setattr(module, "_update", original)
-    resumed = train(ready, Schedule(steps=6, batch=1), CPU, checkpoint)
-    for one, two in zip(whole.parameters(), resumed.parameters(), strict=True):
-        torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-7)
-
-
-def test_a_time_limit_ends_the_run():
-    network = train([to_device(_head(), CPU)], Schedule(steps=10**6, batch=1, minutes=0.02), CPU)
-    assert not network.training
+def test_an_interrupted_training_goes_on_where_it_was(tmp_path):
+    checkpoint = tmp_path / "mask.ckpt"
+    _train(4, checkpoint=checkpoint)
+    before = checkpoint.stat().st_mtime_ns
+    finished = _train(4, checkpoint=checkpoint)
+    assert checkpoint.stat().st_mtime_ns == before
+    for one, two in zip(finished.parameters(), _train(4).parameters(), strict=True):
+        assert torch.equal(one, two)
 
 
 def test_the_loss_ignores_what_the_scan_does_not_cover():
@@ -129,91 +175,41 @@ def test_the_loss_ignores_what_the_scan_does_not_cover():
     assert mask_loss(-good, brain * coverage, coverage) > mask_loss(good, brain * coverage, coverage) + 1
 
 
-def test_summary_figures():
-    figures = summarise([0.9] * 50 + [0.98] * 50, "a").as_dict()
-    assert figures["images"] == 100
-    assert figures["low"] < figures["mean"] == 0.94 < figures["high"]
-    assert figures["worst_tenth"] == 0.9
-
-
 def test_a_release_is_what_the_loader_accepts(tmp_path):
     network = MaskNet().eval()
-    write_release(network, tmp_path, version="9", heads=["a"], training={"steps": 1}, held_out=[])
+    write_release(network, tmp_path, heads=["a"], scans=0, training={"steps": 1})
     model = load_mask_model(tmp_path)
-    assert model.manifest["version"] == "9"
+    assert model.manifest["training"]["anatomy"] == ["a"]
     for one, two in zip(network.parameters(), model.network.parameters(), strict=True):
         assert torch.equal(one, two)
 
 
-def test_label_maps_travel_in_one_file(tmp_path):
-    heads = [_head(), _head("b+a", ("b", "a"))]
-    anatomies.save(heads, tmp_path / "maps.npz")
-    back = anatomies.load(tmp_path / "maps.npz")
-    assert [(h.name, h.groups) for h in back] == [("a", ("a",)), ("b+a", ("b", "a"))]
-    assert (back[0].labels > 0).sum() == (heads[0].labels > 0).sum()
-
-
-def test_hold_out_trains_without_every_map_that_shares_the_head(tmp_path, caplog):
-    caplog.set_level("INFO")
-    anatomies.save([_head(), _head("b", ("b",)), _head("c+a", ("c", "a"))], tmp_path / "maps.npz")
-    arguments = ["train", "--anatomies", str(tmp_path / "maps.npz"), "--out", str(tmp_path / "out")]
-    arguments += ["--hold-out", "a", "--steps", "2", "--batch", "1", "--images", "8", "--device", "cpu"]
-    status = main(arguments)
-    assert status == 0
-    assert "training on b\n" in caplog.text
+@pytest.mark.usefixtures("scans")
+def test_the_command_makes_a_model_that_loads(tmp_path):
+    save_head(_head("anatomy of a"), tmp_path / "a.npz")
+    arguments = ["brain-mask", "--heads", str(tmp_path / "a.npz"), "--scans", str(tmp_path / "scans")]
+    arguments += ["--out", str(tmp_path / "out"), "--steps", "2", "--batch", "1", "--processes", "1"]
+    assert main(arguments) == 0
     manifest = json.loads((tmp_path / "out" / "brain-mask.json").read_text())
-    (figures,) = manifest["figures"]["held_out_heads"]
-    assert figures["head"] == "a"
-    assert manifest["trained_on"]["label_maps"] == ["a", "b", "c+a"]
+    assert manifest["training"]["anatomy"] == ["anatomy of a"]
+    assert manifest["training"]["scans"] == 1
+    assert manifest["training"]["command"].startswith("bids-cmb-train")
+    load_mask_model(tmp_path / "out")
 
 
-def test_an_unknown_head_to_hold_out_is_an_error(tmp_path, caplog):
-    anatomies.save([_head()], tmp_path / "maps.npz")
-    arguments = [
-        "train",
-        "--anatomies",
-        str(tmp_path / "maps.npz"),
-        "--out",
-        str(tmp_path),
-        "--hold-out",
-        "x",
-    ]
-    assert main(arguments) == 2
-    assert "there are a" in caplog.text
+def test_a_folder_begun_with_other_settings_is_refused(tmp_path, capsys):
+    save_head(_head(), tmp_path / "a.npz")
+    arguments = ["brain-mask", "--heads", str(tmp_path / "a.npz"), "--out", str(tmp_path / "out")]
+    arguments += ["--batch", "1", "--processes", "1", "--steps"]
+    assert main([*arguments, "1"]) == 0
+    assert main([*arguments, "2"]) == 2
+    assert "other scans or settings" in capsys.readouterr().err
 
 
-def test_gif_labels_become_ours(tmp_path):
-    import nibabel as nib
-
-    ids = np.zeros((60, 60, 60), np.uint8)
-    ids[5:55, 5:55, 5:55] = 3
-    ids[8:52, 8:52, 8:52] = 4
-    ids[12:48, 12:48, 12:48] = 150
-    ids[20:40, 20:40, 20:40] = 45
-    ids[28:32, 28:32, 28:32] = 52
-    nib.save(nib.Nifti1Image(ids, np.eye(4)), tmp_path / "gif.nii.gz")
-    labels = anatomies._gif_labels(tmp_path / "gif.nii.gz")
-    assert labels[30, 30, 30] == 2
-    assert labels[22, 22, 22] == 4
-    assert labels[14, 30, 30] == 3
-    assert labels[9, 30, 30] == GAP_LABEL
-    assert labels[6, 30, 30] == 19
-    assert labels[0, 0, 0] == 0
-
-
-def test_intensity_groups_and_borrowed_outer_tissue():
-    head = _head()
-    levels = np.zeros(256, np.float32)
-    levels[[2, 3, 4, GAP_LABEL, FIRST_OUTER_LABEL, 22]] = (20, 70, 100, 10, 5, 130)
-    noise = np.random.default_rng(0).normal(0, 1, head.labels.shape)
-    image = np.where(head.labels > 0, levels[head.labels] + noise, 0).astype(np.float32)
-    brain = (head.labels > 0) & (head.labels < FIRST_OUTER_LABEL)
-    labels = anatomies.labels_from_intensity(image, brain)
-    assert ((labels > 0) & (labels < FIRST_OUTER_LABEL)).sum() == brain.sum()
-    assert labels[31, 31, 31] == 1
-    assert (labels[(head.labels == GAP_LABEL)] == GAP_LABEL).mean() > 0.3
-    assert labels[0, 0, 0] == 0
-    small = np.where(head.labels == 4, 4, 0).astype(np.uint8)
-    merged = anatomies._with_outer(small, labels)
-    assert merged[31, 31, 31 + 16] == GAP_LABEL
-    assert (merged >= FIRST_OUTER_LABEL).any()
+@pytest.mark.parametrize(("option", "message"), [("--heads", "No such head"), ("--scans", "no simulated")])
+def test_missing_input_is_a_sentence(tmp_path, capsys, option, message):
+    save_head(_head(), tmp_path / "a.npz")
+    arguments = {"--heads": str(tmp_path / "a.npz"), "--out": str(tmp_path / "out")}
+    arguments[option] = str(tmp_path / "absent")
+    assert main(["brain-mask", *(x for pair in arguments.items() for x in pair)]) == 2
+    assert message in capsys.readouterr().err

@@ -1,15 +1,17 @@
-"""Images of random contrast from label maps, on the device that trains.
+"""Samples that the brain mask network learns from: painted heads and simulated scans, on the device that trains.
 
-One call makes one sample: a head is painted with random grey levels, warped, and spoiled in the ways in
-which real gradient-echo scans differ: bias field, thick slices, signal loss near air, dark lesions, partial
-coverage, noise, skull removed by someone else. Ranges are wider than reality on purpose (SynthSeg's lesson).
+A painted sample is a head of the simulator in random grey levels, warped, and spoiled in the ways in which real
+gradient-echo scans differ: bias field, thick slices, signal loss near air, dark lesions, partial coverage, noise,
+skull removed by someone else. Ranges are wider than reality on purpose (SynthSeg's lesson). The others are whole-head
+scans of the physical simulation, whose contrast and dark sulci no paint gives, warped and cropped likewise.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,12 +19,25 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
-from bids_cmb.training.brain_mask.anatomies import FIRST_OUTER_LABEL, GAP_LABEL, Head
+from bids_cmb.imaging.coarse import to_coarse
+from bids_cmb.imaging.mask_network import GRID_MM
+from bids_cmb.training.parallel import arrays_of_all
+from bids_cmb.training.simulate.corpus import load_scan
+from bids_cmb.training.simulate.heads import Head
+from bids_cmb.training.simulate.scan import SimulatedScan
+from bids_cmb.training.simulate.tissues import Tissue
+from bids_cmb.types import BoolArray, Point, Volume
 
-#: Size of a training sample on the 2 mm grid.
+#: Size of a training sample on the network's grid.
 SAMPLE_SHAPE = (96, 112, 96)
-_GRID_MM = 2.0
-_LABELS = 32
+#: Labels from here on are not brain (`Tissue`).
+_FIRST_OUTER = int(Tissue.BONE)
+_FLUIDS = (int(Tissue.CSF), int(Tissue.VENTRICLE))
+#: Label of the thin space around the brain (fluid, vessels, dura), which no head has, and how far it reaches.
+_GAP, _GAP_MM = 24, 2.5
+_LABELS = 25
+#: Share of simulated scans among the samples.
+_SCANS = 0.5
 
 
 @dataclass(frozen=True)
@@ -31,8 +46,6 @@ class Anatomy:
 
     Attributes
     ----------
-    name
-        Name of the map.
     labels
         1 mm labels, int32, shape (x, y, z), padded to even sizes.
     outside
@@ -41,10 +54,40 @@ class Anatomy:
         Middle of the brain in voxels of the 2 mm grid.
     """
 
-    name: str
     labels: Tensor
     outside: Tensor
-    centre: tuple[float, float, float]
+    centre: Point
+
+
+@dataclass(frozen=True)
+class WholeHead:
+    """A simulated scan of a whole head on the network's grid.
+
+    Attributes
+    ----------
+    image, brain
+        Intensities and fraction of brain, float16, shape (x, y, z).
+    centre
+        Middle of the brain in voxels.
+    """
+
+    image: Tensor
+    brain: Tensor
+    centre: Point
+
+    def to(self, device: torch.device) -> WholeHead:
+        """Move to a device."""
+        return replace(self, image=self.image.to(device), brain=self.brain.to(device))
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return all as arrays, for `of`."""
+        return {"image": self.image.numpy(), "brain": self.brain.numpy(), "centre": np.array(self.centre)}
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, np.ndarray]) -> WholeHead:
+        """Put together what `arrays` gave."""
+        x, y, z = (float(v) for v in arrays["centre"])
+        return cls(torch.from_numpy(arrays["image"]), torch.from_numpy(arrays["brain"]), (x, y, z))
 
 
 @dataclass(frozen=True)
@@ -66,46 +109,71 @@ class Sample:
     brain: Tensor
 
 
-def to_device(head: Head, device: torch.device) -> Anatomy:
-    """Move a head to the device with its distance map."""
+def anatomy_of(head: Head, device: torch.device) -> Anatomy:
+    """Move a head (1 mm) to the device, with its distance map and a gap between brain and bone."""
     labels = np.pad(head.labels, [(0, n % 2) for n in head.labels.shape])
-    brain = (labels > 0) & (labels < FIRST_OUTER_LABEL)
+    brain = (labels > 0) & (labels < _FIRST_OUTER)
+    near = ndimage.distance_transform_edt(~brain) <= _GAP_MM
+    labels = np.where(near & ~brain, _GAP, labels)
     coarse = brain[::2, ::2, ::2]
-    distance = ndimage.distance_transform_edt(~coarse) * _GRID_MM
-    bounds = ndimage.find_objects(coarse.astype(np.uint8))[0]
-    middle = [(b.start + b.stop - 1) / 2 for b in bounds]
+    distance = ndimage.distance_transform_edt(~coarse) * GRID_MM
     return Anatomy(
-        head.name,
         torch.from_numpy(labels.astype(np.int32)).to(device),
         torch.from_numpy(distance.astype(np.float32)).to(device),
-        (middle[0], middle[1], middle[2]),
+        _middle(coarse),
     )
 
 
+def whole_head(scan: SimulatedScan) -> WholeHead:
+    """Bring a simulated scan to the network's grid."""
+    zooms = Volume(scan.image, scan.affine).zooms
+    image = to_coarse(scan.image, zooms, GRID_MM)
+    brain = to_coarse(scan.brain_mask, zooms, GRID_MM)
+    scaled = torch.from_numpy(image / max(float(np.percentile(image, 99.5)), 1e-6))
+    return WholeHead(scaled.half(), torch.from_numpy(brain).half(), _middle(brain > 0.5))
+
+
+def whole_heads(paths: Sequence[Path], processes: int) -> list[WholeHead]:
+    """Read simulated scans; those that are stripped already teach nothing and are left out."""
+
+    def make(i: int) -> dict[str, np.ndarray]:
+        scan = load_scan(paths[i])
+        return {} if scan.protocol.stripped or scan.protocol.contrast == "qsm" else whole_head(scan).arrays()
+
+    return [WholeHead.of(arrays) for arrays in arrays_of_all(make, len(paths), processes) if arrays]
+
+
+def _middle(brain: BoolArray) -> Point:
+    bounds = ndimage.find_objects(brain.astype(np.uint8))[0]
+    x, y, z = ((b.start + b.stop - 1) / 2 for b in bounds)
+    return x, y, z
+
+
 class Painter:
-    """Makes samples from anatomies.
+    """Makes samples from heads and from simulated scans.
 
     Parameters
     ----------
     anatomies
-        Heads to draw from.
+        Heads to paint.
+    scans
+        Simulated scans to draw from: half of the samples; may be empty.
     seed
         Seed of every random number used.
     device
         Where the samples are made.
-    shape
-        Size of a sample on the 2 mm grid.
     """
 
     def __init__(
         self,
         anatomies: Sequence[Anatomy],
+        scans: Sequence[WholeHead],
         seed: int,
         device: torch.device,
-        shape: tuple[int, int, int] = SAMPLE_SHAPE,
     ) -> None:
         self.anatomies = anatomies
-        self.shape = shape
+        self.scans = scans
+        self.shape = SAMPLE_SHAPE
         self.device = device
         self._seed = seed
         self._numbers = np.random.default_rng(seed)
@@ -115,7 +183,11 @@ class Painter:
         """Make sample number ``index``: the same one each time, whatever was made before."""
         self._numbers = np.random.default_rng([self._seed, index])
         self._fields.manual_seed(int(self._numbers.integers(2**62)))
-        anatomy = self.anatomies[int(self._numbers.integers(len(self.anatomies)))]
+        if self.scans and self._chance(_SCANS):
+            return self._scanned(self.scans[int(self._numbers.integers(len(self.scans)))])
+        return self._painted_sample(self.anatomies[int(self._numbers.integers(len(self.anatomies)))])
+
+    def _painted_sample(self, anatomy: Anatomy) -> Sample:
         tissue, brain, outside = self._painted(anatomy)
         image = self._with_lesions(tissue, brain)
         image = self._with_dropout(image, brain, outside)
@@ -126,6 +198,15 @@ class Painter:
         image = self._stripped(image, brain, outside)
         coverage = self._coverage()
         return Sample(image * coverage, coverage, brain * coverage)
+
+    def _scanned(self, scan: WholeHead) -> Sample:
+        """Warp a simulated scan: its own field of view, cropped further now and then, is what is covered."""
+        stack = torch.stack([scan.image.float(), scan.brain.float(), torch.ones_like(scan.brain).float()])
+        image, brain, seen = functional.grid_sample(
+            stack[None], self._warp(scan.centre, scan.brain.shape), mode="bilinear", align_corners=False
+        )[0].split(1)
+        coverage = self._coverage() * (seen > 0.5)
+        return Sample(self._with_bias(image) * coverage, coverage, brain * coverage)
 
     # --- random numbers ------------------------------------------------------------------------------------
 
@@ -153,7 +234,7 @@ class Painter:
         """Paint a head, warp it to the sample's grid: (intensity, brain fraction, distance to brain)."""
         levels = self._levels()
         is_brain = torch.zeros(_LABELS, device=self.device)
-        is_brain[1:FIRST_OUTER_LABEL] = 1
+        is_brain[1:_FIRST_OUTER] = 1
         labels = self._atrophied(anatomy.labels)
         fraction = self._pooled(is_brain, labels)
         inner = self._pooled(levels * is_brain, labels)
@@ -166,7 +247,10 @@ class Painter:
             outer = outer * self._between(0.2, 1.6)
         stack = torch.stack([inner + outer, fraction, anatomy.outside])
         warped = functional.grid_sample(
-            stack[None], self._warp(anatomy), mode="bilinear", padding_mode="zeros", align_corners=False
+            stack[None],
+            self._warp(anatomy.centre, anatomy.outside.shape),
+            mode="bilinear",
+            align_corners=False,
         )[0]
         outside = torch.where(warped[1] + warped[2] > 0, warped[2], 99.0)
         texture = self._between(0, 0.06) * self._smooth(int(self._between(30, 60)), self.shape)[0]
@@ -179,12 +263,12 @@ class Painter:
         levels = draw(0, 1, _LABELS)
         if self._chance(0.6):
             base = draw(0.6, 1.0)
-            levels[1:3] = base * draw(0.5, 1.5)
-            levels[3:FIRST_OUTER_LABEL] = base * draw(0.75, 1.1, FIRST_OUTER_LABEL - 3)
-            rising = np.sort(draw(0, 1, _LABELS - FIRST_OUTER_LABEL))
-            levels[FIRST_OUTER_LABEL:] = rising * draw(0.3, 1.4)
-            levels[FIRST_OUTER_LABEL : FIRST_OUTER_LABEL + 2] = draw(0, 0.25, 2)
-            levels[GAP_LABEL] = draw(0, 1) * levels[1]
+            fluid = base * draw(0.1, 1.5)
+            levels[1:_FIRST_OUTER] = base * draw(0.75, 1.1, _FIRST_OUTER - 1)
+            levels[list(_FLUIDS)] = fluid
+            levels[[Tissue.MUSCLE, Tissue.FAT]] = np.sort(draw(0, 1, 2)) * draw(0.3, 1.4)
+            levels[[Tissue.BONE, Tissue.AIR]] = draw(0, 0.25), draw(0, 0.05)
+            levels[_GAP] = draw(0, 1) * fluid
         levels[0] = draw(0, 0.05) if self._chance(0.9) else draw(0, 0.3)
         return torch.as_tensor(levels, dtype=torch.float32, device=self.device)
 
@@ -197,11 +281,11 @@ class Painter:
         """Let fluid eat into the parenchyma, as age does; the mask stays."""
         if not self._chance(0.35):
             return labels
-        fluid = ((labels == 1) | (labels == 2)).to(torch.float32)[None, None]
+        fluid = ((labels == _FLUIDS[0]) | (labels == _FLUIDS[1])).to(torch.float32)[None, None]
         for _ in range(int(self._numbers.integers(1, 4))):
             fluid = functional.max_pool3d(fluid, 3, stride=1, padding=1)
-        wet = (fluid[0, 0] > 0) & (labels > 2) & (labels < FIRST_OUTER_LABEL)
-        return torch.where(wet, torch.ones_like(labels), labels)
+        wet = (fluid[0, 0] > 0) & (labels > 0) & (labels < _FIRST_OUTER)
+        return torch.where(wet, torch.full_like(labels, int(Tissue.CSF)), labels)
 
     def _shells(self, outside: Tensor) -> Tensor:
         """Invent skull and scalp as shells of random thickness and brightness around the brain."""
@@ -226,7 +310,7 @@ class Painter:
             edge += width
         return image
 
-    def _warp(self, anatomy: Anatomy) -> Tensor:
+    def _warp(self, centre: Point, shape: Sequence[int]) -> Tensor:
         """Random position, pose, size and shape as a sampling grid, shape (1, x, y, z, 3)."""
         matrix = self._affine()
         axes = [torch.arange(n, device=self.device, dtype=torch.float32) - (n - 1) / 2 for n in self.shape]
@@ -234,10 +318,10 @@ class Painter:
         shift = torch.as_tensor(self._numbers.uniform(-8, 8, 3), dtype=torch.float32, device=self.device)
         place = (place + shift) @ torch.as_tensor(matrix.T, dtype=torch.float32, device=self.device)
         for points, reach in ((4, 4.0), (9, 1.5)):
-            bend = self._smooth(points, self.shape, 3) * self._between(0, reach) / _GRID_MM
+            bend = self._smooth(points, self.shape, 3) * self._between(0, reach) / GRID_MM
             place = place + bend.permute(1, 2, 3, 0)
-        place = place + torch.tensor(anatomy.centre, device=self.device)
-        size = torch.tensor(anatomy.outside.shape, device=self.device, dtype=torch.float32)
+        place = place + torch.tensor(centre, device=self.device)
+        size = torch.tensor(shape, device=self.device, dtype=torch.float32)
         grid = (place + 0.5) / size * 2 - 1
         # grid_sample wants the last axis of the array first.
         return grid.flip(-1)[None]
@@ -317,7 +401,7 @@ class Painter:
         if not self._chance(0.7):
             return image
         axis = int(self._numbers.choice(3, p=(0.1, 0.15, 0.75)))
-        thick = self._between(1, 7) / _GRID_MM
+        thick = self._between(1, 7) / GRID_MM
         if thick <= 1:
             return image
         image = self._blurred(image, [thick / 2.4 if k == axis else 0.0 for k in range(3)])

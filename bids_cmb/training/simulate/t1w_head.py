@@ -8,7 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from bids_cmb.training.brain_mask.anatomies import (
+from bids_cmb.training.simulate.build_heads import cropped_head
+from bids_cmb.training.simulate.heads import Head, LabelMap
+from bids_cmb.training.simulate.t1w_brain import (
     FIRST_OUTER_LABEL,
     GAP_LABEL,
     labels_from_intensity,
@@ -17,8 +19,6 @@ from bids_cmb.training.brain_mask.anatomies import (
     template_brain,
     warp,
 )
-from bids_cmb.training.simulate.build_heads import cropped_head
-from bids_cmb.training.simulate.heads import Head, LabelMap
 from bids_cmb.training.simulate.tissues import BRAIN, Tissue
 from bids_cmb.types import Affine
 
@@ -62,7 +62,7 @@ def t1w_head(path: Path, template: Head, name: str) -> Head:
     """
     image = read_t1w(path)
     brain_image, brain_mask, affine = template_brain()
-    mask, _, to_head = segment_t1w(image, brain_image, brain_mask)
+    mask, to_head = segment_t1w(image, brain_image, brain_mask)
     classes = labels_from_intensity(image, mask)
     structures = warp(
         _on_grid(template, brain_image.shape, affine), image.shape, to_head, interpolator="nearestNeighbor"
