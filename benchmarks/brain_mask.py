@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from bids_cmb.errors import InputError
-from bids_cmb.imaging.brain_mask import mask_brain
+from bids_cmb.imaging.brain_mask import mask_brain, mask_by_thresholds
 from bids_cmb.imaging.mask_network import load_mask_model
 from bids_cmb.imaging.prepare import prepare
 from bids_cmb.imaging.volume import load_image
@@ -62,7 +62,7 @@ def main() -> None:
     elif arguments.command == "heads":
         overlap(arguments.t1w, arguments.weights)
     elif arguments.command == "simulated":
-        truth(arguments.folders, whole=arguments.whole)
+        truth(arguments.folders, arguments.weights, whole=arguments.whole)
     elif arguments.command == "real":
         real(arguments.weights)
     else:
@@ -147,26 +147,35 @@ def real(weights: Path | None) -> None:
     overlap(sorted((SHARED / "t1w_heads").glob("*.nii.gz")), weights)
 
 
-def truth(folders: Sequence[Path], *, whole: bool) -> None:
-    """Print overlap and lost microbleeds on the scans of `bids-cmb-train simulate`, with 95 % intervals over scans."""
+def truth(folders: Sequence[Path], weights: Path | None, *, whole: bool) -> None:
+    """Print overlap and lost microbleeds on the scans of `bids-cmb-train simulate`, with 95 % intervals over scans.
+
+    The reference is the mask by thresholds and shapes of the same scan.
+    """
     from bids_cmb.training.simulate.corpus import load_scan
 
-    rows: dict[str, list[tuple[float, int, int]]] = {}
+    model = load_mask_model(weights) if weights else None
+    rows: dict[str, list[tuple[float, float, int, int]]] = {}
     for path in (p for f in folders for p in sorted(f.glob("*.npz"))):
         scan = load_scan(path)
         if whole and scan.protocol.stripped:
             continue
+        volume, contrast = Volume(scan.image, scan.affine), scan.protocol.contrast
         try:
-            found = mask_brain(Volume(scan.image, scan.affine), scan.protocol.contrast).mask
+            brain = mask_brain(volume, contrast, model)
+            found, method = brain.mask, brain.method
         except InputError:
-            found = np.zeros_like(scan.brain_mask)
+            found, method = np.zeros_like(scan.brain_mask), "none"
         dice = share(found, scan.brain_mask)
+        reference = (
+            dice if method == "support" else share(mask_by_thresholds(volume, contrast), scan.brain_mask)
+        )
         outlined = [x.index for x in scan.lesions if x.visible and (scan.lesion_labels == x.index).any()]
         lost = sum(not found[scan.lesion_labels == index].any() for index in outlined)
         kind = f"{scan.protocol.contrast} {'stripped' if scan.protocol.stripped else 'whole head'}"
-        rows.setdefault(kind, []).append((dice, lost, len(outlined)))
+        rows.setdefault(kind, []).append((dice, reference, lost, len(outlined)))
         print(
-            f"{path.stem} {kind}: Dice {dice:.3f}, {lost} of {len(outlined)} visible microbleeds outside",
+            f"{path.stem} {kind}: Dice {dice:.3f} ({method}; by thresholds {reference:.3f}), {lost} of {len(outlined)} visible microbleeds outside",
             flush=True,
         )
     for kind, values in sorted(rows.items()):
@@ -175,7 +184,8 @@ def truth(folders: Sequence[Path], *, whole: bool) -> None:
         low, high = np.quantile(draws, [0.025, 0.975])
         print(
             f"{kind}: {len(dice)} scans, Dice {dice.mean():.3f} (95 % CI {low:.3f}-{high:.3f}), worst {dice.min():.3f};"
-            f" {sum(v[1] for v in values)} of {sum(v[2] for v in values)} visible microbleeds outside"
+            f" {sum(v[2] for v in values)} of {sum(v[3] for v in values)} visible microbleeds outside; by thresholds"
+            f" {np.mean([v[1] for v in values]):.3f}, worst {min(v[1] for v in values):.3f}"
         )
 
 

@@ -112,8 +112,7 @@ def mask_brain(volume: Volume, contrast: Contrast, model: MaskModel | None = Non
         problem = (*problem, "The brain mask network found no plausible brain; thresholds were used instead.")
     classical = brain_by_thresholds(coarse, contrast)
     if _plausible(classical, coarse.shape):
-        mask = _to_fine(classical, classical.astype(np.float32), volume)
-        return BrainMask(mask, "thresholds", problem)
+        return BrainMask(_solid_to_fine(classical, volume), "thresholds", problem)
     if chance is not None and found.sum() * GRID_MM**3 / 1000 >= LEAST_ML:
         millilitres = found.sum() * GRID_MM**3 / 1000
         warning = (
@@ -122,6 +121,13 @@ def mask_brain(volume: Volume, contrast: Contrast, model: MaskModel | None = Non
         return BrainMask(_to_fine(found, chance, volume), "network", (warning,))
     raise InputError(
         "No brain could be found in the image; give a brain mask, or check that it is a head scan."
+    )
+
+
+def mask_by_thresholds(volume: Volume, contrast: Contrast) -> BoolArray:
+    """Find the brain of a whole head without the network, to compare with."""
+    return _solid_to_fine(
+        brain_by_thresholds(to_coarse(volume.data, volume.zooms, GRID_MM), contrast), volume
     )
 
 
@@ -258,6 +264,11 @@ def _to_fine(mask: BoolArray, chance: FloatArray, volume: Volume) -> BoolArray:
     window = box[0]
     fine[window] = filled(parts_of_size(fine[window], 2000 / volume.voxel_volume))
     return fine
+
+
+def _solid_to_fine(mask: BoolArray, volume: Volume) -> BoolArray:
+    """Bring a coarse mask to the image's grid along its own outline."""
+    return _to_fine(mask, mask.astype(np.float32), volume)
 
 
 def covers_whole_brain(volume: Volume) -> bool:
