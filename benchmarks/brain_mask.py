@@ -168,7 +168,9 @@ def truth(folders: Sequence[Path], weights: Path | None, *, whole: bool) -> None
             found, method = np.zeros_like(scan.brain_mask), "none"
         dice = share(found, scan.brain_mask)
         reference = (
-            dice if method == "support" else share(mask_by_thresholds(volume, contrast), scan.brain_mask)
+            dice
+            if method in ("support", "thresholds")
+            else share(mask_by_thresholds(volume, contrast), scan.brain_mask)
         )
         outlined = [x.index for x in scan.lesions if x.visible and (scan.lesion_labels == x.index).any()]
         lost = sum(not found[scan.lesion_labels == index].any() for index in outlined)

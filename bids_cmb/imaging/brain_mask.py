@@ -50,7 +50,7 @@ class BrainMask:
     mask
         Brain voxels.
     method
-        How.
+        How it came about.
     warnings
         Sentences for the user.
     """

@@ -1,7 +1,7 @@
 """The brain mask network: its architecture, its input and its weights.
 
-A 3-D U-Net (Çiçek 2016) on a 2 mm grid, trained on label maps painted with random contrasts, an idea of
-SynthSeg (Billot 2023) and SynthStrip (Hoopes 2022): it has never seen one contrast, so it needs none.
+A 3-D U-Net (Çiçek 2016) on a 2 mm grid, trained on simulated scans and on heads painted with random contrasts, an idea
+of SynthSeg (Billot 2023) and SynthStrip (Hoopes 2022): it is to need no certain contrast.
 """
 
 from __future__ import annotations

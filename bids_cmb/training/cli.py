@@ -194,13 +194,12 @@ def _simulate(arguments: argparse.Namespace) -> int:
         raise UsageError("--largest is a width in mm: from 3 to 20.")
     from bids_cmb.training.checkpoints import begin
     from bids_cmb.training.simulate.corpus import make_corpus, plan
+    from bids_cmb.training.simulate.heads import check_heads
     from bids_cmb.training.simulate.lesions import LargeBleeds
 
     with _template_head() as template:
         heads = arguments.heads or [template]
-        missing = [str(h) for h in heads if not h.is_file()]
-        if missing:
-            raise UsageError(f"No such head: {', '.join(missing)}; make one with `bids-cmb-train heads`.")
+        check_heads(heads)
         names = ("contrasts", "microbleeds", "spacing", "widen", "large_share", "largest", "second")
         settings = {name: getattr(arguments, name) for name in names}
         begin(arguments.folder, settings | {"heads": [head.stem for head in heads]})

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from bids_cmb.training.calibrate import fit_contrast
 from bids_cmb.training.checkpoints import begin
 from bids_cmb.training.cubes import CubePool
 from bids_cmb.training.datasets import AnnotatedScan, to_training_scan
-from bids_cmb.training.loop import Pace
+from bids_cmb.training.loop import Pace, log_step
 from bids_cmb.training.samples import TrainingScan
 from bids_cmb.training.scan_candidates import ScanCandidates, collect_candidates
 from bids_cmb.training.stage1 import train_candidates
@@ -183,7 +184,7 @@ def finetune(
         ),
         seed=recipe.seed,
         start=base.candidate_net,
-        report=_report("stage 1"),
+        report=partial(log_step, "stage 1"),
     ).cpu()
     # Each scan once; sets of repeated scans are the same object, so that the shares stay.
     unique = {id(scan): scan for scan in scans}
@@ -232,9 +233,6 @@ def _student(
         )
         return base.student
 
-    def report(name: str, step: int, loss: float) -> None:
-        _report(name)(step, loss)
-
     return train_student(
         CubePool.of(sets),
         None,
@@ -247,7 +245,7 @@ def _student(
         ),
         seed=recipe.seed,
         start=base.student,
-        report=report,
+        report=log_step,
     ).cpu()
 
 
@@ -324,14 +322,6 @@ def _card_text(card: dict[str, Any]) -> str:
         "\n".join(lines).rstrip()
         + "\n\nUse: `bids-cmb BIDS_DIR OUTPUT_DIR participant --model THIS_FOLDER`\n"
     )
-
-
-def _report(name: str):  # type: ignore[no-untyped-def] # noqa: ANN202
-    def report(step: int, loss: float) -> None:
-        if step % 50 == 0:
-            _log.info("%s: step %d, loss %.4f", name, step, loss)
-
-    return report
 
 
 def describe(scans: Sequence[TrainingScan]) -> str:

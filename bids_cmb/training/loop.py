@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ from torch import Tensor, nn
 
 from bids_cmb.training.checkpoints import Checkpoint
 from bids_cmb.training.parallel import Network, average_gradients, train_together
+
+_log = logging.getLogger(__name__)
+_LOG_EVERY = 50
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,12 @@ class Average(Generic[Network]):
                 mine.lerp_(theirs, 1 - decay)
             else:
                 mine.copy_(theirs)
+
+
+def log_step(name: str, step: int, loss: float, *, steps: int | None = None) -> None:
+    """Log every so many steps how far the training of a network is, of how many steps if that is told."""
+    if step % _LOG_EVERY == 0:
+        _log.info("%s: step %d%s, loss %.4f", name, step, f" of {steps}" if steps else "", loss)
 
 
 def fit(

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from bids_cmb.training.calibrate import (
 )
 from bids_cmb.training.checkpoints import begin
 from bids_cmb.training.cubes import CubePool
-from bids_cmb.training.loop import Pace
+from bids_cmb.training.loop import Pace, log_step
 from bids_cmb.training.parallel import arrays_of_all
 from bids_cmb.training.samples import TrainingScan
 from bids_cmb.training.scan_candidates import ScanCandidates, collect_candidates
@@ -108,7 +109,7 @@ def train_model(
         pace("stage1", recipe.stage1_steps, recipe.stage1_rate),
         start=earlier.stage1,
         seed=recipe.seed,
-        report=_progress("stage 1", recipe.stage1_steps),
+        report=partial(log_step, "stage 1", steps=recipe.stage1_steps),
     ).cpu()
     kept = folder / "candidates.npz"
     if not kept.exists():
@@ -122,16 +123,13 @@ def train_model(
         time.monotonic() - started,
     )
 
-    def report(name: str, step: int, loss: float) -> None:
-        _progress(name, 0)(step, loss)
-
     teacher = (
         train_teacher(
             pool,
             pace("teacher", recipe.teacher_steps, recipe.stage2_rate),
             start=earlier.teacher,
             seed=recipe.seed,
-            report=report,
+            report=log_step,
         )
         if recipe.distil
         else None
@@ -143,7 +141,7 @@ def train_model(
             pace(f"student-{number + 1}" if number else "student", recipe.student_steps, recipe.stage2_rate),
             start=earlier.student,
             seed=recipe.seed + number,
-            report=report,
+            report=log_step,
         ).cpu()
         for number in range(recipe.students)
     ]
@@ -321,11 +319,3 @@ def _stage1_figures(sets: Sequence[ScanCandidates]) -> dict[str, Any]:
         "stage1_found": int(lesions - sum(s.missed for s in sets)),
         "candidates_per_scan": round(float(np.mean([len(s.labels) for s in sets])), 1) if sets else None,
     }
-
-
-def _progress(name: str, total: int):  # type: ignore[no-untyped-def] # noqa: ANN202
-    def report(step: int, loss: float) -> None:
-        if step % 50 == 0:
-            _log.info("%s: step %d%s, loss %.4f", name, step, f" of {total}" if total else "", loss)
-
-    return report

@@ -1,1 +1,1 @@
-"""Training of the brain mask network: anatomies as label maps, images of random contrast."""
+"""Training of the brain mask network: painted heads and simulated scans, in the loop of the other networks."""

@@ -6,6 +6,7 @@ import argparse
 import logging
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,12 +46,10 @@ def _brain_mask(arguments: argparse.Namespace) -> int:
     from bids_cmb.training.brain_mask.synthesis import anatomy_of, whole_heads
     from bids_cmb.training.brain_mask.train import RATE, train
     from bids_cmb.training.checkpoints import begin
-    from bids_cmb.training.loop import Pace
-    from bids_cmb.training.simulate.heads import load_head
+    from bids_cmb.training.loop import Pace, log_step
+    from bids_cmb.training.simulate.heads import check_heads, load_head
 
-    missing = [str(path) for path in arguments.heads if not path.is_file()]
-    if missing:
-        raise UsageError(f"No such head: {', '.join(missing)}; make one with `bids-cmb-train heads`.")
+    check_heads(arguments.heads)
     paths = sorted(arguments.scans.glob("*.npz")) if arguments.scans else []
     if arguments.scans and not paths:
         raise UsageError(
@@ -70,10 +69,6 @@ def _brain_mask(arguments: argparse.Namespace) -> int:
     scans = whole_heads(paths, processes)
     _log.info("%d heads and %d simulated whole heads to learn from", len(heads), len(scans))
 
-    def report(step: int, loss: float) -> None:
-        if step % 50 == 0:
-            _log.info("step %d of %d, loss %.4f", step, arguments.steps, loss)
-
     network = train(
         [anatomy_of(head, device) for head in heads],
         [scan.to(device) for scan in scans],
@@ -87,7 +82,7 @@ def _brain_mask(arguments: argparse.Namespace) -> int:
         ),
         seed=arguments.seed,
         batch=arguments.batch,
-        report=report,
+        report=partial(log_step, "brain mask", steps=arguments.steps),
     ).cpu()
     manifest = write_release(
         network,

@@ -34,8 +34,8 @@ SAMPLE_SHAPE = (96, 112, 96)
 _FIRST_OUTER = int(Tissue.BONE)
 _FLUIDS = (int(Tissue.CSF), int(Tissue.VENTRICLE))
 #: Label of the thin space around the brain (fluid, vessels, dura), which no head has, and how far it reaches.
-_GAP, _GAP_MM = 24, 2.5
-_LABELS = 25
+_GAP, _GAP_MM = max(Tissue) + 1, 2.5
+_LABELS = _GAP + 1
 #: Share of simulated scans among the samples.
 _SCANS = 0.5
 

@@ -7,6 +7,7 @@ numbering; what the parcellation lacks (midbrain nuclei, dentate, skull, scalp, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from bids_cmb.errors import InputError
+from bids_cmb.errors import InputError, UsageError
 from bids_cmb.training.simulate.tissues import BRAIN, Tissue
 from bids_cmb.types import Affine
 
@@ -279,6 +280,19 @@ def save_head(head: Head, path: Path) -> None:
     np.savez_compressed(
         path, name=np.array(head.name), labels=head.labels, affine=head.affine, world_to_mni=head.world_to_mni
     )
+
+
+def check_heads(paths: Sequence[Path]) -> None:
+    """Check that the heads that a user named are there, before long work begins.
+
+    Raises
+    ------
+    UsageError
+        If one is not.
+    """
+    missing = [str(path) for path in paths if not path.is_file()]
+    if missing:
+        raise UsageError(f"No such head: {', '.join(missing)}; make one with `bids-cmb-train heads`.")
 
 
 def load_head(path: Path) -> Head:
