@@ -22,6 +22,8 @@ _BRIGHTEST = 2.5
 _DIM = 0.4
 _LAST_GROWTH_MM = 6.0
 _RIM_MM = 4.1
+#: On SWI the fluid is dark, and thresholds leave wide sulci out: those narrower than twice this are brain, mm.
+_SULCI_MM = 12.0
 #: Radii of the erosion that parts brain from scalp, mm.
 _PARTING_MM = (3.5, 5.0, 7.0, 9.0)
 #: ... and where these leave brain and scalp in one piece, as slices of 6 mm and more do.
@@ -75,7 +77,7 @@ def brain_by_thresholds(coarse: FloatArray, contrast: Contrast) -> BoolArray:
         out[window] = _best_part(coarse[window], inside[window], middle[window], level, radii)
         if float(out.sum()) * GRID_MM**3 / 1000 <= _TOO_LARGE_ML:
             break
-    return out
+    return filled(closed(out, _ZOOMS, _SULCI_MM)) if contrast == "swi" else out
 
 
 def _best_part(
