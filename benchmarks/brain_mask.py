@@ -8,8 +8,7 @@
     python benchmarks/brain_mask.py look IMAGE OUT.png --contrast gre
 
 The reference of a T1-weighted head is the mask that training derives from it (a registered template and the
-intensities); that of the QSM is the mask its authors give. With a mask network, `heads` is an honest figure only if
-``--weights`` are of a training that left the head out.
+intensities); that of the QSM is the mask its authors give.
 """
 
 from __future__ import annotations
@@ -24,8 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from bids_cmb.errors import InputError
-from bids_cmb.imaging.brain_mask import mask_brain, mask_by_thresholds
-from bids_cmb.imaging.mask_network import load_mask_model
+from bids_cmb.imaging.brain_mask import mask_brain
 from bids_cmb.imaging.prepare import prepare
 from bids_cmb.imaging.volume import load_image
 from bids_cmb.types import BoolArray, FloatArray, Volume
@@ -38,7 +36,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--weights", type=Path, help="folder of other weights than the shipped ones")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0 for torch's default")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("speed")
@@ -60,13 +57,13 @@ def main() -> None:
     if arguments.command == "speed":
         speed()
     elif arguments.command == "heads":
-        overlap(arguments.t1w, arguments.weights)
+        overlap(arguments.t1w)
     elif arguments.command == "simulated":
-        truth(arguments.folders, arguments.weights, whole=arguments.whole)
+        truth(arguments.folders, whole=arguments.whole)
     elif arguments.command == "real":
-        real(arguments.weights)
+        real()
     else:
-        picture(arguments.image, arguments.out, arguments.contrast, arguments.weights)
+        picture(arguments.image, arguments.out, arguments.contrast)
 
 
 def head_256() -> FloatArray:
@@ -107,17 +104,16 @@ def share(found: BoolArray, reference: BoolArray) -> float:
     return 2 * float((found & reference).sum()) / float(found.sum() + reference.sum())
 
 
-def overlap(paths: Sequence[Path], weights: Path | None) -> None:
+def overlap(paths: Sequence[Path]) -> None:
     """Dice with the masks that training derives from T1-weighted heads."""
     from bids_cmb.training.simulate import t1w_brain
 
-    model = load_mask_model(weights) if weights else None
     template, template_mask, _ = t1w_brain.template_brain()
     for path in paths:
         image = t1w_brain.read_t1w(path)
         reference, _ = t1w_brain.segment_t1w(image, template, template_mask)
         start = time.perf_counter()
-        found = mask_brain(Volume(image, np.eye(4)), "gre", model)
+        found = mask_brain(Volume(image, np.eye(4)), "gre")
         seconds = time.perf_counter() - start
         print(
             f"{path.name}: Dice {share(found.mask, reference):.4f} ({found.method}, {seconds:.1f} s), "
@@ -126,7 +122,7 @@ def overlap(paths: Sequence[Path], weights: Path | None) -> None:
         )
 
 
-def real(weights: Path | None) -> None:
+def real() -> None:
     """Overlap on the T1-weighted heads and on the QSM of ../shared/data."""
     from scipy.io import loadmat
 
@@ -144,40 +140,31 @@ def real(weights: Path | None) -> None:
         f"msQSM.nii.gz: Dice {share(found.mask, reference):.4f} ({found.method}), {list(found.warnings)}",
         flush=True,
     )
-    overlap(sorted((SHARED / "t1w_heads").glob("*.nii.gz")), weights)
+    overlap(sorted((SHARED / "t1w_heads").glob("*.nii.gz")))
 
 
-def truth(folders: Sequence[Path], weights: Path | None, *, whole: bool) -> None:
-    """Print overlap and lost microbleeds on the scans of `bids-cmb-train simulate`, with 95 % intervals over scans.
-
-    The reference is the mask by thresholds and shapes of the same scan.
-    """
+def truth(folders: Sequence[Path], *, whole: bool) -> None:
+    """Print overlap and lost microbleeds on the scans of `bids-cmb-train simulate`, with 95 % intervals over scans."""
     from bids_cmb.training.simulate.corpus import load_scan
 
-    model = load_mask_model(weights) if weights else None
-    rows: dict[str, list[tuple[float, float, int, int]]] = {}
+    rows: dict[str, list[tuple[float, int, int]]] = {}
     for path in (p for f in folders for p in sorted(f.glob("*.npz"))):
         scan = load_scan(path)
         if whole and scan.protocol.stripped:
             continue
         volume, contrast = Volume(scan.image, scan.affine), scan.protocol.contrast
         try:
-            brain = mask_brain(volume, contrast, model)
+            brain = mask_brain(volume, contrast)
             found, method = brain.mask, brain.method
         except InputError:
             found, method = np.zeros_like(scan.brain_mask), "none"
         dice = share(found, scan.brain_mask)
-        reference = (
-            dice
-            if method in ("support", "thresholds")
-            else share(mask_by_thresholds(volume, contrast), scan.brain_mask)
-        )
         outlined = [x.index for x in scan.lesions if x.visible and (scan.lesion_labels == x.index).any()]
         lost = sum(not found[scan.lesion_labels == index].any() for index in outlined)
         kind = f"{scan.protocol.contrast} {'stripped' if scan.protocol.stripped else 'whole head'}"
-        rows.setdefault(kind, []).append((dice, reference, lost, len(outlined)))
+        rows.setdefault(kind, []).append((dice, lost, len(outlined)))
         print(
-            f"{path.stem} {kind}: Dice {dice:.3f} ({method}; by thresholds {reference:.3f}), {lost} of {len(outlined)} visible microbleeds outside",
+            f"{path.stem} {kind}: Dice {dice:.3f} ({method}), {lost} of {len(outlined)} visible microbleeds outside",
             flush=True,
         )
     for kind, values in sorted(rows.items()):
@@ -186,12 +173,11 @@ def truth(folders: Sequence[Path], weights: Path | None, *, whole: bool) -> None
         low, high = np.quantile(draws, [0.025, 0.975])
         print(
             f"{kind}: {len(dice)} scans, Dice {dice.mean():.3f} (95 % CI {low:.3f}-{high:.3f}), worst {dice.min():.3f};"
-            f" {sum(v[2] for v in values)} of {sum(v[3] for v in values)} visible microbleeds outside; by thresholds"
-            f" {np.mean([v[1] for v in values]):.3f}, worst {min(v[1] for v in values):.3f}"
+            f" {sum(v[1] for v in values)} of {sum(v[2] for v in values)} visible microbleeds outside"
         )
 
 
-def picture(path: Path, out: Path, contrast: str, weights: Path | None) -> None:
+def picture(path: Path, out: Path, contrast: str) -> None:
     """Draw the outline of the mask on slices along the three axes."""
     import matplotlib
 
@@ -199,7 +185,7 @@ def picture(path: Path, out: Path, contrast: str, weights: Path | None) -> None:
     from matplotlib import pyplot
 
     volume = load_image(path).volume
-    found = mask_brain(volume, contrast, load_mask_model(weights))  # type: ignore[arg-type]
+    found = mask_brain(volume, contrast)  # type: ignore[arg-type]
     low, high = np.percentile(volume.data, (1, 99.5))
     figure, axes = pyplot.subplots(3, 6, figsize=(24, 12), facecolor="k")
     for row, axis in enumerate((2, 1, 0)):

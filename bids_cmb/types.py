@@ -23,8 +23,8 @@ Category = Literal["lobar", "deep", "infratentorial"]
 Hemisphere = Literal["L", "R"]
 Certainty = Literal["definite", "possible"]
 #: How a brain mask came about: it was given, it is the support of an image that was masked already, or it was found by
-#: the network or by thresholds and shapes.
-MaskMethod = Literal["given", "support", "network", "thresholds"]
+#: thresholds and shapes.
+MaskMethod = Literal["given", "support", "thresholds"]
 
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]

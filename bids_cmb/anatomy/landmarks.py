@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from bids_cmb.anatomy.rules import distance_to
 from bids_cmb.types import Affine, BoolArray, FloatArray, Point
@@ -121,8 +120,3 @@ def dura_and_sinuses(
         "transverse_sinus": transverse,
         "straight_sinus": near_segment(grid, _STRAIGHT_SINUS, 3.0) & free,
     }
-
-
-def as_bool(array: npt.ArrayLike) -> BoolArray:
-    """Any array as booleans."""
-    return np.asarray(array, bool)

@@ -40,7 +40,6 @@ LESIONS_ENDING: Final = "_seg-CMB_dseg"
 _MASK_METHODS: Final[Mapping[MaskMethod, str]] = {
     "given": "It was given by the user.",
     "support": "The image came masked; this is what was left of it.",
-    "network": "It was found by a network that was trained on simulated heads.",
     "thresholds": "It was found by thresholds and shapes.",
 }
 

@@ -1,8 +1,7 @@
 """Where the brain is, on any contrast, with or without a skull, for the whole head or a slab of it.
 
-An image that someone has masked already keeps its own support: cutting it again could only lose tissue. Any
-other goes through the mask network; where its answer is not plausible, thresholds and shapes stand in, with a
-warning. Very dark bleeds never leave holes.
+An image that someone has masked already keeps its own support: cutting it again could only lose tissue. In any
+other the brain is found by thresholds and shapes, with a warning. Very dark bleeds never leave holes.
 """
 
 from __future__ import annotations
@@ -12,11 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from bids_cmb.errors import InputError, ModelError
-from bids_cmb.imaging.classical_mask import brain_by_thresholds
+from bids_cmb.errors import InputError
+from bids_cmb.imaging.classical_mask import GRID_MM, brain_by_thresholds
 from bids_cmb.imaging.coarse import coarse_shape, from_coarse, to_coarse
-from bids_cmb.imaging.mask_network import GRID_MM, MULTIPLE, MaskModel, load_mask_model, network_input
-from bids_cmb.imaging.morphology import closed, depth_mm, dilated, eroded, filled, parts_of_size
+from bids_cmb.imaging.morphology import closed, depth_mm, dilated, filled, parts_of_size
 from bids_cmb.types import BoolArray, Contrast, FloatArray, MaskMethod, Point, Volume
 
 #: A scan at least this high (mm, along z) and wide (x, y) covers the whole brain.
@@ -38,7 +36,7 @@ _DEEP_MM = 25.0
 #: Largest hole of one slice that is filled, mm².
 _SLICE_HOLE_MM2 = 150.0
 
-_WITHOUT_NETWORK = "The brain mask was found by thresholds and shapes: look at it."
+_BY_THRESHOLDS = "The brain mask was found by thresholds and shapes: look at it."
 
 
 @dataclass(frozen=True)
@@ -83,15 +81,13 @@ def find_brain(volume: Volume, contrast: Contrast) -> BoolArray:
     return mask_brain(volume, contrast).mask
 
 
-def mask_brain(volume: Volume, contrast: Contrast, model: MaskModel | None = None) -> BrainMask:
+def mask_brain(volume: Volume, contrast: Contrast) -> BrainMask:
     """Find the brain voxels of a scan and say how; see `find_brain`.
 
     Parameters
     ----------
     volume, contrast
         As for `find_brain`.
-    model
-        The mask network; default the shipped one.
 
     Returns
     -------
@@ -102,32 +98,13 @@ def mask_brain(volume: Volume, contrast: Contrast, model: MaskModel | None = Non
     support = _support(volume, coarse)
     if support is not None and _looks_stripped(coarse, support, contrast) is True:
         return BrainMask(_own_support(volume), "support")
-    chance, problem = _network_chance(coarse, model)
-    if chance is not None:
-        found = _cleaned(chance)
-        if support is not None and _agrees(found, support):
-            return BrainMask(_own_support(volume), "support")
-        if _plausible(found, coarse.shape):
-            return BrainMask(_to_fine(found, chance, volume), "network", problem)
-        problem = (*problem, "The brain mask network found no plausible brain; thresholds were used instead.")
-    classical = brain_by_thresholds(coarse, contrast)
-    if _plausible(classical, coarse.shape):
-        return BrainMask(_solid_to_fine(classical, volume), "thresholds", problem)
-    if chance is not None and found.sum() * GRID_MM**3 / 1000 >= LEAST_ML:
-        millilitres = found.sum() * GRID_MM**3 / 1000
-        warning = (
-            f"The brain mask of {millilitres:.0f} ml is not plausible; look at it before using the results."
-        )
-        return BrainMask(_to_fine(found, chance, volume), "network", (warning,))
+    found = brain_by_thresholds(coarse, contrast)
+    if support is not None and _agrees(found, support):
+        return BrainMask(_own_support(volume), "support")
+    if _plausible(found, coarse.shape):
+        return BrainMask(_to_fine(found, volume), "thresholds", (_BY_THRESHOLDS,))
     raise InputError(
         "No brain could be found in the image; give a brain mask, or check that it is a head scan."
-    )
-
-
-def mask_by_thresholds(volume: Volume, contrast: Contrast) -> BoolArray:
-    """Find the brain of a whole head without the network, to compare with."""
-    return _solid_to_fine(
-        brain_by_thresholds(to_coarse(volume.data, volume.zooms, GRID_MM), contrast), volume
     )
 
 
@@ -195,7 +172,7 @@ def _looks_stripped(coarse: FloatArray, support: BoolArray, contrast: Contrast) 
 
 
 def _agrees(found: BoolArray, support: BoolArray) -> bool:
-    """Whether a support is about what the network calls brain, so that nothing but brain is in it."""
+    """Whether a support is about what was found to be brain, so that nothing but brain is in it."""
     if found.sum() < 0.5 * support.sum():
         return False
     return bool((support & ~dilated(found, _ZOOMS, 6.0)).sum() < 0.05 * support.sum())
@@ -215,34 +192,6 @@ def _pixel_area(zooms: Point) -> float:
     return min(x * y, y * z, x * z)
 
 
-# --- the network -------------------------------------------------------------------------------------------
-
-
-def _network_chance(coarse: FloatArray, model: MaskModel | None) -> tuple[FloatArray | None, tuple[str, ...]]:
-    """Return the network's probability of brain on the coarse grid, or None and why there is none."""
-    import torch
-
-    try:
-        loaded = load_mask_model() if model is None else model
-    except ModelError:
-        return None, (_WITHOUT_NETWORK,)
-    padding = [(0, -n % MULTIPLE) for n in coarse.shape]
-    image = torch.from_numpy(np.pad(coarse, padding))[None, None]
-    coverage = torch.from_numpy(np.pad(np.ones_like(coarse), padding))[None, None]
-    with torch.inference_mode():
-        logits = loaded.network(network_input(image, coverage))
-    x, y, z = coarse.shape
-    return np.ascontiguousarray(torch.sigmoid(logits)[0, 0, :x, :y, :z].numpy()), ()
-
-
-def _cleaned(chance: FloatArray) -> BoolArray:
-    """Make one solid brain of the network's probability, on the coarse grid."""
-    mask = chance > 0.5
-    core = parts_of_size(eroded(mask, _ZOOMS, 2.5), 5000 / GRID_MM**3, share=0.04)
-    body = mask & dilated(core, _ZOOMS, 4.5)
-    return filled(closed(parts_of_size(body, 5000 / GRID_MM**3, share=0.04), _ZOOMS, 5.0))
-
-
 def _plausible(mask: BoolArray, shape: tuple[int, ...]) -> bool:
     """Whether a coarse mask has a brain's volume, given how much of the head the scan can hold."""
     millilitres = float(mask.sum()) * GRID_MM**3 / 1000
@@ -252,23 +201,16 @@ def _plausible(mask: BoolArray, shape: tuple[int, ...]) -> bool:
     return not full or millilitres >= PLAUSIBLE_ML[0]
 
 
-def _to_fine(mask: BoolArray, chance: FloatArray, volume: Volume) -> BoolArray:
-    """Bring a coarse mask to the image's grid along the outline of the probability."""
-    solid = filled(mask, _SLICE_HOLE_MM2 / GRID_MM**2)
-    field = np.where(solid, np.maximum(chance, 0.0), np.minimum(chance, 0.49)).astype(np.float32)
-    field[solid & (chance < 0.5)] = 1.0
-    fine = from_coarse(field, volume.data.shape, volume.zooms, GRID_MM) > 0.5
+def _to_fine(mask: BoolArray, volume: Volume) -> BoolArray:
+    """Bring a coarse mask to the image's grid, without its holes and specks."""
+    solid = filled(mask, _SLICE_HOLE_MM2 / GRID_MM**2).astype(np.float32)
+    fine = from_coarse(solid, volume.data.shape, volume.zooms, GRID_MM) > 0.5
     box = ndimage.find_objects(fine.astype(np.uint8))
     if not box:
         return fine
     window = box[0]
     fine[window] = filled(parts_of_size(fine[window], 2000 / volume.voxel_volume))
     return fine
-
-
-def _solid_to_fine(mask: BoolArray, volume: Volume) -> BoolArray:
-    """Bring a coarse mask to the image's grid along its own outline."""
-    return _to_fine(mask, mask.astype(np.float32), volume)
 
 
 def covers_whole_brain(volume: Volume) -> bool:

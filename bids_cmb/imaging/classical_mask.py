@@ -1,4 +1,4 @@
-"""The brain by brightness and shape, for when the mask network is missing or fails.
+"""The brain by brightness and shape.
 
 On a magnitude image the skull is dark between brain and scalp. What is about as bright as the middle of the head
 is eroded until brain, scalp and neck part; the radius at which they do differs between scans, so several are
@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from bids_cmb.imaging.mask_network import GRID_MM
 from bids_cmb.imaging.morphology import closed, depth_mm, dilated, eroded, filled, opened, parts_of_size
 from bids_cmb.types import BoolArray, Contrast, FloatArray, Point
 
+#: Edge in mm of the voxels on which the brain is looked for.
+GRID_MM = 2.0
 _ZOOMS: Point = (GRID_MM, GRID_MM, GRID_MM)
 #: Brightness of brain relative to the middle of the head.
 _BRIGHT = (0.45, 0.6, 0.75)
@@ -41,7 +42,7 @@ _TOO_LARGE_ML = 2200.0
 
 
 def brain_by_thresholds(coarse: FloatArray, contrast: Contrast) -> BoolArray:
-    """Find the brain without a network.
+    """Find the brain of a head that is not masked.
 
     Parameters
     ----------

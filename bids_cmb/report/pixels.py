@@ -130,12 +130,6 @@ def orient(plane_data: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return plane_data[::-1, ::-1].T
 
 
-def plane_size(shape: tuple[int, ...], zooms: Point, plane: Plane) -> tuple[float, float]:
-    """Width and height in mm of a whole slice."""
-    across, down, _ = PLANE_AXES[plane]
-    return shape[across] * zooms[across], shape[down] * zooms[down]
-
-
 def plane_point(shape: tuple[int, ...], zooms: Point, plane: Plane, voxel: Point) -> tuple[float, float]:
     """Where the centre of a voxel lies in a plane: mm from the left and from the top of the whole slice."""
     across, down, _ = PLANE_AXES[plane]

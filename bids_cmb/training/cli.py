@@ -11,7 +11,6 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from bids_cmb.errors import BidsCmbError, UsageError
-from bids_cmb.training.brain_mask.command import add_brain_mask_command
 from bids_cmb.training.commands import add_commands
 from bids_cmb.training.user_commands import add_real_scan_options, with_real_scans
 from bids_cmb.types import CONTRASTS
@@ -145,7 +144,6 @@ def build_parser() -> argparse.ArgumentParser:
     add_real_scan_options(train)
     train.set_defaults(run=_train)
 
-    add_brain_mask_command(commands)
     add_commands(commands)
 
     demo = commands.add_parser("demo", help="make the simulated demo dataset, or compare it with results")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from bids_cmb.training.simulate.random_source import RandomSource
 from bids_cmb.types import Contrast
@@ -114,8 +114,3 @@ def draw_protocol(rng: RandomSource, contrast: Contrast, *, widen: float = 1.0) 
 
 def _interpolation(rng: RandomSource) -> float:
     return (1.0, 1.25, 2.0)[rng.choice((0.6, 0.2, 0.2))]
-
-
-def without_interpolation(protocol: Protocol) -> Protocol:
-    """Return the same protocol with nothing zero-filled."""
-    return replace(protocol, interpolation=1.0)

@@ -1,1 +1,0 @@
-"""Training of the brain mask network: painted heads and simulated scans, in the loop of the other networks."""
