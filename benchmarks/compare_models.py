@@ -17,13 +17,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from bids_cmb.detector.networks import Student
 from bids_cmb.detector.probability import probabilities
 from bids_cmb.detector.weights import Model, load_model
-from bids_cmb.training.calibrate import false_cut
+from bids_cmb.training.calibrate import shares_found
 from bids_cmb.training.prepared import prepare_corpus
 from bids_cmb.training.recipe import Recipe, collect_all, judge_all
 from bids_cmb.training.scan_candidates import ScanCandidates
@@ -40,15 +39,6 @@ def students_of(folder: Path, model: Model) -> Iterator[tuple[str, Student]]:
         yield path.stem, student.eval()
 
 
-def sensitivities(scores: Sequence[npt.NDArray[np.float64]], scans: Sequence[ScanCandidates]) -> list[float]:
-    """Share of the visible bleeds of some scans found at each of `FALSE_PER_SCAN`."""
-    p = np.concatenate(scores)
-    labels = np.concatenate([s.labels.numpy() for s in scans])
-    lesions = max(1, sum(len(s.scan.lesions) for s in scans))
-    cuts = [false_cut(p, labels, len(scans), level) for level in FALSE_PER_SCAN]
-    return [float((p[labels == 1] > cut).sum() / lesions) for cut in cuts]
-
-
 def row(recipe: Recipe, model: Model, student: Student, held: Sequence[ScanCandidates]) -> str:
     """Figures of one student on candidates that are there."""
     judged = list(zip(held, judge_all(recipe, student, held), strict=True))
@@ -57,10 +47,11 @@ def row(recipe: Recipe, model: Model, student: Student, held: Sequence[ScanCandi
         mine = [(s, x.double().numpy()) for s, x in judged if s.scan.contrast == contrast]
         if not mine:
             continue
-        scores = [probabilities(x, model.calibration[contrast]) for _, x in mine]
-        found = sensitivities(scores, [s for s, _ in mine])
-        shares += found
+        scores = np.concatenate([probabilities(x, model.calibration[contrast]) for _, x in mine])
+        labels = np.concatenate([s.labels.numpy() for s, _ in mine])
         bleeds = sum(len(s.scan.lesions) for s, _ in mine)
+        found = shares_found(scores, labels, len(mine), bleeds, FALSE_PER_SCAN)
+        shares += found
         offered = bleeds - sum(s.missed for s, _ in mine)
         many = np.mean([len(s.labels) for s, _ in mine])
         cells.append(

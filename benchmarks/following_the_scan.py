@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from bids_cmb.detector.probability import Calibration, probabilities
 from bids_cmb.detector.weights import load_model
-from bids_cmb.training.calibrate import false_cut, fit_contrast
+from bids_cmb.training.calibrate import false_cut, fit_contrast, shares_found
 from bids_cmb.training.prepared import prepare_corpus
 from bids_cmb.training.recipe import Recipe, collect_all, judge_all
 from bids_cmb.types import CONTRASTS
@@ -41,8 +41,8 @@ def line(validation: list[Judged], sparse: list[Judged], calibration: Calibratio
     p, q = ([probabilities(z, calibration, followed=extent) for z, _, _ in x] for x in (validation, sparse))
     bleeds, few = (max(1, sum(n for _, _, n in x)) for x in (validation, sparse))
     labels, scores = np.concatenate([y for _, y, _ in validation]), np.concatenate(p)
-    *cuts, cut = (false_cut(scores, labels, len(validation), level) for level in (*LEVELS, CUT))
-    found = [above(validation, p, c, 1) / bleeds for c in cuts]
+    found = shares_found(scores, labels, len(validation), bleeds, LEVELS)
+    cut = false_cut(scores, labels, len(validation), CUT)
     brier = float(np.mean((scores - labels)[labels >= 0] ** 2))
     return (
         f"{' '.join(f'{x:.3f}' for x in found)}  Brier {brier:.4f}  sparse: {above(sparse, q, cut, 1)} of {few} found, "

@@ -32,7 +32,7 @@ import torch
 
 from bids_cmb.detector.networks import CandidateNet, Student, Teacher
 from bids_cmb.detector.weights import load_model
-from bids_cmb.training.calibrate import false_cut
+from bids_cmb.training.calibrate import false_cut, shares_found
 from bids_cmb.training.cubes import CubePool
 from bids_cmb.training.loop import Pace
 from bids_cmb.training.parallel import arrays_of_all
@@ -146,8 +146,9 @@ def found_and_false(
         )
         scores, labels = np.concatenate([x for _, x in chosen]), np.concatenate([s.labels for s, _ in chosen])
         cut = false_cut(scores, labels, len(chosen), FALSE_PER_SCAN)
-        lesions = max(1, sum(len(s.scan.lesions) for s, _ in chosen))
-        out[contrast] = above(chosen, cut, 1) / lesions, above(rest, cut, 1), above(rest, cut, 0)
+        lesions = sum(len(s.scan.lesions) for s, _ in chosen)
+        (share,) = shares_found(scores, labels, len(chosen), lesions, [FALSE_PER_SCAN])
+        out[contrast] = share, above(rest, cut, 1), above(rest, cut, 0)
     return out
 
 

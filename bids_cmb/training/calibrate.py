@@ -178,6 +178,28 @@ def false_cut(
     return float(false[allowed]) if len(false) > allowed else -np.inf
 
 
+def shares_found(
+    scores: npt.NDArray[np.floating[Any]],
+    labels: npt.NDArray[np.integer[Any]],
+    scans: int,
+    lesions: int,
+    false_per_scan: Sequence[float],
+) -> list[float]:
+    """Share of the lesions found where at most so many candidates per scan are false.
+
+    Parameters
+    ----------
+    scores, labels, scans
+        As for `false_cut`.
+    lesions
+        Number of lesions of these scans, those without a candidate too.
+    false_per_scan
+        Allowed false candidates per scan, for each share.
+    """
+    cuts = [false_cut(scores, labels, scans, level) for level in false_per_scan]
+    return [float((scores[labels == 1] > cut).sum() / max(1, lesions)) for cut in cuts]
+
+
 def choose_definite(threshold: float) -> float:
     """Choose the least probability of a *definite* microbleed: `DEFINITE`, or an operating point above it."""
     return round(max(DEFINITE, threshold), 3)

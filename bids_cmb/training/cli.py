@@ -7,7 +7,6 @@ import logging
 import shlex
 import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 from bids_cmb.errors import BidsCmbError, UsageError
@@ -158,16 +157,15 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _heads(arguments: argparse.Namespace) -> int:
     from bids_cmb.training.simulate.build_heads import parcellated_head, template_head
-    from bids_cmb.training.simulate.heads import load_head, save_head
+    from bids_cmb.training.simulate.heads import save_head, shipped_head
 
     if arguments.source is not None and not arguments.source.is_file():
         raise UsageError(f"There is no file {arguments.source}.")
     if arguments.source is not None and arguments.scheme == "t1w":
         from bids_cmb.training.simulate.t1w_head import t1w_head
 
-        with _template_head() as path:
-            name = arguments.source.name.split(".")[0]
-            save_head(t1w_head(arguments.source, load_head(path), name), arguments.out)
+        name = arguments.source.name.split(".")[0]
+        save_head(t1w_head(arguments.source, shipped_head(), name), arguments.out)
         return 0
     if arguments.source is not None:
         save_head(parcellated_head(arguments.source, arguments.scheme), arguments.out)
@@ -179,12 +177,6 @@ def _heads(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _template_head() -> AbstractContextManager[Path]:
-    from importlib.resources import as_file, files
-
-    return as_file(files("bids_cmb") / "data" / "mni_head.npz")
-
-
 def _simulate(arguments: argparse.Namespace) -> int:
     if not 0 <= arguments.large_share <= 1:
         raise UsageError("--large-share is a share: from 0 to 1.")
@@ -192,10 +184,10 @@ def _simulate(arguments: argparse.Namespace) -> int:
         raise UsageError("--largest is a width in mm: from 3 to 20.")
     from bids_cmb.training.checkpoints import begin
     from bids_cmb.training.simulate.corpus import make_corpus, plan
-    from bids_cmb.training.simulate.heads import check_heads
+    from bids_cmb.training.simulate.heads import check_heads, shipped_head_file
     from bids_cmb.training.simulate.lesions import LargeBleeds
 
-    with _template_head() as template:
+    with shipped_head_file() as template:
         heads = arguments.heads or [template]
         check_heads(heads)
         names = ("contrasts", "microbleeds", "spacing", "widen", "large_share", "largest", "second")

@@ -7,7 +7,6 @@ import multiprocessing
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import as_file, files
 from pathlib import Path
 
 import nibabel as nib
@@ -17,7 +16,7 @@ import torch
 from bids_cmb.evaluation.cases import Prediction, Reference, ScanPair
 from bids_cmb.evaluation.matching import match_scan
 from bids_cmb.files import write_json
-from bids_cmb.training.simulate.heads import Head, load_head
+from bids_cmb.training.simulate.heads import shipped_head
 from bids_cmb.training.simulate.protocol import Protocol
 from bids_cmb.training.simulate.scan import SimulatedScan, simulate_session
 from bids_cmb.types import Contrast
@@ -57,12 +56,6 @@ SUBJECTS: tuple[DemoSubject, ...] = (
         "03", 9005, 0, (Protocol("swi", (0.8, 0.8, 2.0), 1.0, True, 0.020, 3.0, 22.0, True, (3.0, 0.0, 0.0)),)
     ),
 )
-
-
-def template_head() -> Head:
-    """Return the head of the MNI template that ships with the package."""
-    with as_file(files("bids_cmb") / "data" / "mni_head.npz") as path:
-        return load_head(path)
 
 
 def make_demo(folder: Path, subjects: Sequence[DemoSubject] = SUBJECTS, *, processes: int = 3) -> None:
@@ -111,7 +104,7 @@ def _make_subject(job: tuple[DemoSubject, Path]) -> None:
     subject, folder = job
     protocols: dict[Contrast, Protocol] = {p.contrast: p for p in subject.protocols}
     session = simulate_session(
-        template_head(),
+        shipped_head(),
         subject.seed,
         tuple(protocols),
         count=subject.count,

@@ -240,10 +240,10 @@ def _simulated(job: _Job) -> Measured:
     if job.path is not None:
         scan, name = load_scan(job.path), job.path.stem
     else:
-        from bids_cmb.training.demo import template_head
+        from bids_cmb.training.simulate.heads import shipped_head
         from bids_cmb.training.simulate.scan import simulate_scan
 
-        scan = simulate_scan(template_head(), job.seed, job.contrast, protocol=job.protocol)
+        scan = simulate_scan(shipped_head(), job.seed, job.contrast, protocol=job.protocol)
         name = f"simulated like it, seed {job.seed}"
     return measure_simulated(
         scan.image, scan.affine, scan.brain_mask, job.contrast, name, model, voxel=scan.protocol.voxel, height=job.height

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import time
 from collections.abc import Sequence
@@ -219,11 +218,7 @@ def averaged(students: Sequence[Student]) -> Student:
 
 def earlier_anatomy(folder: Path | None) -> set[str]:
     """Heads that the networks of an earlier training or model have seen, by its manifest; none without one."""
-    if folder is None:
-        return set()
-    manifests = sorted(folder.glob("*.json")) if folder.is_dir() else [find_manifest(folder)]
-    cards = [json.loads(path.read_text(encoding="utf-8")) for path in manifests]
-    return {name for card in cards for name in card.get("training", {}).get("anatomy", [])}
+    return set() if folder is None else set(load_model(folder).card.get("training", {}).get("anatomy", []))
 
 
 def collect_all(

@@ -6,7 +6,7 @@ import json
 import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -161,13 +161,9 @@ def load_scan(path: Path) -> SimulatedScan:
                 for x in facts["lesions"]
             )
             mimics = tuple((tuple(p), r, name) for p, r, name in facts["mimics"])
-            protocol = Protocol(
-                **{
-                    **facts["protocol"],
-                    "voxel": tuple(facts["protocol"]["voxel"]),
-                    "tilt": tuple(facts["protocol"]["tilt"]),
-                }
-            )
+            known = {x.name for x in fields(Protocol)}  # older scans say more
+            said = {name: value for name, value in facts["protocol"].items() if name in known}
+            protocol = Protocol(**{**said, "voxel": tuple(said["voxel"]), "tilt": tuple(said["tilt"])})
             return SimulatedScan(
                 store["image"].astype(np.float32),
                 store["affine"],

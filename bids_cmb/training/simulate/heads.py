@@ -8,7 +8,9 @@ numbering; what the parcellation lacks (midbrain nuclei, dentate, skull, scalp, 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from importlib.resources import as_file, files
 from pathlib import Path
 
 import numpy as np
@@ -282,6 +284,11 @@ def save_head(head: Head, path: Path) -> None:
     )
 
 
+def shipped_head_file() -> AbstractContextManager[Path]:
+    """File of the head of the MNI template, which comes with the package."""
+    return as_file(files("bids_cmb") / "data" / "mni_head.npz")
+
+
 def check_heads(paths: Sequence[Path]) -> None:
     """Check that the heads that a user named are there, before long work begins.
 
@@ -312,3 +319,9 @@ def load_head(path: Path) -> Head:
         raise InputError(
             f"{path} is not a simulator head ({error}); make one with `bids-cmb-train heads`."
         ) from error
+
+
+def shipped_head() -> Head:
+    """Return the head of the MNI template, which comes with the package."""
+    with shipped_head_file() as path:
+        return load_head(path)

@@ -32,8 +32,6 @@ class Protocol:
         Whether the product is skull-stripped.
     tilt
         Rotations of the slices against the head about x, y, z, degrees.
-    coverage
-        Fraction of the head's height that the slices cover.
     """
 
     contrast: Contrast
@@ -45,7 +43,6 @@ class Protocol:
     snr: float
     stripped: bool
     tilt: tuple[float, float, float]
-    coverage: float = 1.0
 
 
 def draw_protocol(rng: RandomSource, contrast: Contrast, *, widen: float = 1.0) -> Protocol:

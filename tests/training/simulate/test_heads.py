@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bids_cmb.training.demo import template_head
-from bids_cmb.training.simulate.heads import Head, load_head, save_head, without_specks
+from bids_cmb.training.simulate.heads import Head, load_head, save_head, shipped_head, without_specks
 from bids_cmb.training.simulate.lesions import Maps, draw_mimics
 from bids_cmb.training.simulate.random_source import RandomSource
 from bids_cmb.training.simulate.subject import make_subject
@@ -42,7 +41,7 @@ def test_islands_are_measured_in_millimetres() -> None:
 
 
 def test_a_head_is_read_without_specks(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    head = template_head()
+    head = shipped_head()
     speckled = head.labels.copy()
     white = np.argwhere(speckled == Tissue.WHITE_MATTER)
     inside = white[len(white) // 2]
@@ -53,7 +52,7 @@ def test_a_head_is_read_without_specks(tmp_path) -> None:  # type: ignore[no-unt
 
 def test_calcified_choroid_plexus_lies_in_the_ventricle() -> None:
     rng = RandomSource(1)
-    subject = make_subject(template_head(), rng, spacing=2.5, tilt=(0.0, 0.0, 0.0))
+    subject = make_subject(shipped_head(), rng, spacing=2.5, tilt=(0.0, 0.0, 0.0))
     maps = Maps(subject.chi, subject.r2star, subject.signal, subject.spacing)
     plexus = [m for m in draw_mimics(subject, maps, rng) if m.name == "choroid plexus"]
     for mimic in plexus:

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from bids_cmb.errors import InputError
-from bids_cmb.training.demo import template_head
 from bids_cmb.training.simulate.corpus import load_scan, make_corpus, plan, save_scan
-from bids_cmb.training.simulate.heads import save_head
+from bids_cmb.training.simulate.heads import save_head, shipped_head
 from bids_cmb.training.simulate.lesions import LargeBleeds
 from bids_cmb.training.simulate.protocol import Protocol
 from bids_cmb.training.simulate.scan import SimulatedScan, simulate_session
@@ -21,7 +20,7 @@ PROTOCOLS = {
 
 def simulate(seed: int = 11) -> dict[str, SimulatedScan]:
     contrasts = ("swi", "qsm")
-    scans = simulate_session(template_head(), seed, contrasts, count=25, protocols=PROTOCOLS, spacing=1.2)
+    scans = simulate_session(shipped_head(), seed, contrasts, count=25, protocols=PROTOCOLS, spacing=1.2)
     return dict(zip(contrasts, scans, strict=True))
 
 
@@ -75,7 +74,7 @@ def test_contrasts_share_their_bleeds(session: dict[str, SimulatedScan]) -> None
 
 
 def test_a_contrast_named_twice_is_acquired_twice(tmp_path) -> None:
-    save_head(template_head(), tmp_path / "head.npz")
+    save_head(shipped_head(), tmp_path / "head.npz")
     orders = plan(
         tmp_path,
         [tmp_path / "head.npz"],
