@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from bids_cmb.errors import InputError
+from bids_cmb.evaluation.bootstrap import Resamples, interval
 from bids_cmb.imaging.brain_mask import mask_brain
 from bids_cmb.imaging.prepare import prepare
 from bids_cmb.imaging.volume import load_image
@@ -36,7 +37,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0 for torch's default")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("speed")
     commands.add_parser("real")
@@ -50,10 +50,6 @@ def main() -> None:
     look.add_argument("out", type=Path)
     look.add_argument("--contrast", choices=("gre", "swi", "qsm"), default="gre")
     arguments = parser.parse_args()
-    if arguments.threads:
-        import torch
-
-        torch.set_num_threads(arguments.threads)
     if arguments.command == "speed":
         speed()
     elif arguments.command == "heads":
@@ -144,10 +140,10 @@ def real() -> None:
 
 
 def truth(folders: Sequence[Path], *, whole: bool) -> None:
-    """Print overlap and lost microbleeds on the scans of `bids-cmb-train simulate`, with 95 % intervals over scans."""
+    """Print overlap and lost microbleeds on the scans of `bids-cmb-train simulate`, with 95 % intervals over subjects."""
     from bids_cmb.training.simulate.corpus import load_scan
 
-    rows: dict[str, list[tuple[float, int, int]]] = {}
+    rows: dict[str, list[tuple[float, int, int, str]]] = {}
     for path in (p for f in folders for p in sorted(f.glob("*.npz"))):
         scan = load_scan(path)
         if whole and scan.protocol.stripped:
@@ -162,17 +158,18 @@ def truth(folders: Sequence[Path], *, whole: bool) -> None:
         outlined = [x.index for x in scan.lesions if x.visible and (scan.lesion_labels == x.index).any()]
         lost = sum(not found[scan.lesion_labels == index].any() for index in outlined)
         kind = f"{scan.protocol.contrast} {'stripped' if scan.protocol.stripped else 'whole head'}"
-        rows.setdefault(kind, []).append((dice, lost, len(outlined)))
+        rows.setdefault(kind, []).append((dice, lost, len(outlined), f"{scan.head} {scan.seed}"))
         print(
             f"{path.stem} {kind}: Dice {dice:.3f} ({method}), {lost} of {len(outlined)} visible microbleeds outside",
             flush=True,
         )
     for kind, values in sorted(rows.items()):
         dice = np.array([v[0] for v in values])
-        draws = np.random.default_rng(0).choice(dice, (2000, len(dice))).mean(axis=1)
-        low, high = np.quantile(draws, [0.025, 0.975])
+        draws = Resamples.of([v[3] for v in values])
+        sums = draws.totals(np.stack([dice, np.ones(len(dice))], axis=1))
+        low, high = interval(sums[:, 0] / sums[:, 1])
         print(
-            f"{kind}: {len(dice)} scans, Dice {dice.mean():.3f} (95 % CI {low:.3f}-{high:.3f}), worst {dice.min():.3f};"
+            f"{kind}: {len(dice)} scans of {draws.subjects} subjects, Dice {dice.mean():.3f} (95 % CI {low:.3f}-{high:.3f}), worst {dice.min():.3f};"
             f" {sum(v[1] for v in values)} of {sum(v[2] for v in values)} visible microbleeds outside"
         )
 

@@ -50,7 +50,7 @@ def main() -> None:
     from bids_cmb.imaging.bias import correct_bias
     from bids_cmb.imaging.brain_mask import mask_brain
     from bids_cmb.imaging.prepare import prepare
-    from bids_cmb.training.demo import template_head
+    from bids_cmb.training.simulate.heads import shipped_head
     from bids_cmb.training.simulate.protocol import Protocol
     from bids_cmb.training.simulate.scan import simulate_scan
     from bids_cmb.types import Volume
@@ -61,7 +61,7 @@ def main() -> None:
             data, affine = store["data"], store["affine"]
     else:
         protocol = Protocol("swi", (0.8, 0.8, 1.0), 1.0, True, 0.02, 3.0, 20.0, False, (5.0, 0.0, 0.0))
-        scan = simulate_scan(template_head(), 77, "swi", count=8, protocol=protocol, spacing=0.8)
+        scan = simulate_scan(shipped_head(), 77, "swi", count=8, protocol=protocol, spacing=0.8)
         data = np.zeros((256, 256, 160), np.float32)
         take = [min(a, b) for a, b in zip(data.shape, scan.image.shape, strict=True)]
         data[: take[0], : take[1], : take[2]] = scan.image[: take[0], : take[1], -take[2] :]

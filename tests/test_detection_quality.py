@@ -9,14 +9,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from bids_cmb.detector.weights import load_model
-from bids_cmb.training.demo import template_head
 from bids_cmb.training.held_out import judge_scan
 from bids_cmb.training.simulate.corpus import save_scan
+from bids_cmb.training.simulate.heads import shipped_head
 from bids_cmb.training.simulate.scan import simulate_session
 
 
 def test_most_microbleeds_of_a_simulated_subject_are_found_on_every_contrast(tmp_path: Path) -> None:
-    head = template_head()
+    head = shipped_head()
     model = load_model()
     results = []
     for scan in simulate_session(head, 7, ("gre", "swi", "qsm"), count=16, spacing=1.0):

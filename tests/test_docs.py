@@ -91,6 +91,13 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in slugs, f"{target}#{anchor}"
 
 
+def test_the_readme_says_as_many_false_detections_as_the_card() -> None:
+    card = (ROOT / "models/README.md").read_text()
+    first = card[card.index("contrast  scans visible") :].splitlines()[1:4]
+    found = sorted(float(re.findall(r"[\d.]+(?= \()", line)[1]) for line in first)
+    assert f"{found[0]:.1f} to {found[-1]:.1f} per scan" in (ROOT / "README.md").read_text()
+
+
 def test_memory_is_what_is_reckoned_with() -> None:
     said = f"{BASE_GB:g} GB and {GB_PER_MILLION_VOXELS:g} GB per million voxels"
     assert said in (ROOT / "docs/run.md").read_text()

@@ -1,4 +1,4 @@
-"""The optional registration toolkit ANTs, loaded in the one way that gives the same result each time."""
+"""The registration toolkit ANTs, loaded in the one way that gives the same result each time."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The structures of ``mni_structures.nii.gz``: one name and one label value each.
 
 The map says what lies where in MNI152 2009a symmetric space (the 1 mm grid of nilearn's template). It serves three
-ends: the soft zones of mimics (`bids_cmb.anatomy.zones`), the tissue classes that the registration fits
-(`bids_cmb.anatomy.classes`) and the anatomy of simulated heads.
+ends: the soft zones of mimics (``mni_zones.nii.gz``), the tissue classes that the registration fits
+(``mni_classes.nii.gz``) and the anatomy of simulated heads; `bids_cmb.anatomy.build_atlas` makes all of them.
 """
 
 from __future__ import annotations

@@ -94,10 +94,35 @@ LESION_COLUMN_NOTES: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 CANDIDATE_COLUMN_NOTES: Final[Mapping[str, Mapping[str, Any]]] = {
     **LESION_COLUMN_NOTES,
-    "probability": {"Description": "Final calibrated probability; below the operating point if removed."},
+    "probability": {
+        "Description": "Final calibrated probability; below the operating point if removed, 0 where it cannot be a microbleed."
+    },
     "stage1_score": {"Description": "Highest score of the candidate detector inside the component, 0 to 1."},
     "stage2_probability": {"Description": "Probability by the discriminator, before the clean-up rules."},
-    "fate": {"Description": "'accepted', or what removed it: 'stage2' or the name of a clean-up rule."},
+    "fate": {
+        "Description": "'accepted', or what removed it: 'stage2' or the name of a clean-up rule.",
+        "Levels": {
+            "accepted": "counted as a microbleed",
+            "stage2": "the second stage did not take it for a microbleed",
+            "outside_brain": "outside the brain mask",
+            "too_large": "larger than a microbleed can be",
+            "negative_susceptibility": "diamagnetic, as calcifications are",
+            "low_contrast": "too faint for a rater to mark",
+            "edge": "at the edge of the brain mask, and not probable enough for that",
+            **{
+                zone: f"{place}, and not probable enough for that"
+                for zone, place in (
+                    ("ventricle", "in a ventricle"),
+                    ("choroid_plexus", "where choroid plexus lies"),
+                    ("pineal", "where the pineal gland lies"),
+                    ("falx", "at the falx"),
+                    ("sinus", "at a venous sinus"),
+                    ("dropout", "where air spaces cost signal"),
+                    ("pallidum", "where the pallidum takes up minerals"),
+                )
+            },
+        },
+    },
 }
 
 

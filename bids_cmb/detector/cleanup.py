@@ -32,6 +32,8 @@ ZONE_PENALTY: Mapping[str, float] = {
     "dropout": 1.5,
     "pallidum": 1.5,
 }
+#: Probabilities are rounded to four places.
+_NEARLY_ONE = 1 - 0.5e-4
 #: A zone is worth a flag from this value on.
 _FLAG_FROM = 0.3
 
@@ -101,7 +103,7 @@ def _judge(
     probability = _lowered(candidate.stage2_probability, sum(penalties.values()))
     fate = candidate.fate
     if impossible is not None:
-        fate, probability = impossible, min(probability, 0.99 * threshold)
+        fate, probability = impossible, 0.0
     elif candidate.stage2_probability < threshold:
         fate = "stage2"
     elif probability < threshold:
@@ -128,8 +130,9 @@ def _impossible(candidate: Candidate, in_brain: bool, contrast: Contrast) -> str
 
 
 def _lowered(probability: float, penalty: float) -> float:
-    """Subtract a penalty from the log-odds."""
-    if penalty <= 0 or probability <= 0 or probability >= 1:
+    """Subtract a penalty from the log-odds; a probability that was rounded to 1 is not beyond it."""
+    if penalty <= 0 or probability <= 0:
         return probability
-    odds = math.log(probability / (1 - probability)) - penalty
+    certain = min(probability, _NEARLY_ONE)
+    odds = math.log(certain / (1 - certain)) - penalty
     return 1 / (1 + math.exp(-odds))

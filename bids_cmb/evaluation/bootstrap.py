@@ -148,6 +148,18 @@ def ratio(
     return Figure(group, name, value, low, high, round(total[1]), unit, kind)
 
 
+def median_of_items(group: str, name: str, values: FloatMatrix, resamples: Resamples, *, unit: str) -> Figure:
+    """Estimate the median of items of which a subject has several; `resamples.owner` tells whose each is."""
+    order = np.argsort(values)
+    weights = resamples.weights[:, resamples.owner[order]].cumsum(axis=1)
+    half = weights[:, -1:] / 2
+    ranked = values[order]
+    # The mean of the two middle items where their number is even.
+    lower, upper = (weights < half).sum(axis=1), (weights <= half).sum(axis=1)
+    low, high = interval((ranked[lower] + ranked[upper]) / 2)
+    return Figure(group, name, float(np.median(values)), low, high, values.size, unit)
+
+
 def quantile(
     group: str, name: str, values: FloatMatrix, share: float, resamples: Resamples, *, unit: str = "subjects"
 ) -> Figure:

@@ -142,13 +142,14 @@ def _f1(group: str, table: CountTable, resamples: Resamples) -> Figure:
     return Figure(group, "F1", value, low, high, int(table.references.sum()), "lesions", kind)
 
 
-def matched_dice(matches: Sequence[ScanMatch]) -> FloatMatrix:
-    """Return Dice's overlap of each matched pair of which both have an outline."""
-    values = []
+def matched_dice(matches: Sequence[ScanMatch]) -> tuple[FloatMatrix, list[str]]:
+    """Return Dice's overlap of each matched pair of which both have an outline, and the subject of each pair."""
+    values, subjects = [], []
     for match in matches:
         for found in match.matches:
             one = match.pair.references[found.reference].voxels
             other = match.pair.predictions[found.prediction].voxels
             if one is not None and other is not None:
                 values.append(2 * found.overlap / (one.size + other.size))
-    return np.array(values, dtype=np.float64)
+                subjects.append(match.pair.subject)
+    return np.array(values, dtype=np.float64), subjects

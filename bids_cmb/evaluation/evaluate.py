@@ -6,10 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from bids_cmb.evaluation.agreement import agreement_figures, class_table, counts_of
-from bids_cmb.evaluation.bootstrap import REPLICATES, Figure, FloatMatrix, Resamples, quantile
+from bids_cmb.evaluation.bootstrap import REPLICATES, Figure, FloatMatrix, Resamples, median_of_items
 from bids_cmb.evaluation.cases import ScanPair
 from bids_cmb.evaluation.detection import (
     ONE_TO_ONE,
@@ -143,8 +141,7 @@ def _reached(matches: Sequence[ScanMatch]) -> Figure:
 
 
 def _dice(matches: Sequence[ScanMatch]) -> list[Figure]:
-    values = matched_dice(matches)
+    values, subjects = matched_dice(matches)
     if not values.size:
         return []
-    draws = Resamples.of([str(n) for n in range(values.size)], replicates=500)
-    return [quantile("outlines", "Dice of matched pairs, median", np.asarray(values), 0.5, draws, unit="lesions")]  # fmt: skip
+    return [median_of_items("outlines", "Dice of matched pairs, median", values, Resamples.of(subjects), unit="lesions")]  # fmt: skip

@@ -58,8 +58,8 @@ class BrainMask:
     warnings: tuple[str, ...] = ()
 
 
-def find_brain(volume: Volume, contrast: Contrast) -> BoolArray:
-    """Find the brain voxels of a scan.
+def mask_brain(volume: Volume, contrast: Contrast) -> BrainMask:
+    """Find the brain voxels of a scan, without holes, and say how.
 
     Parameters
     ----------
@@ -70,36 +70,21 @@ def find_brain(volume: Volume, contrast: Contrast) -> BoolArray:
 
     Returns
     -------
-    BoolArray
-        Brain voxels, same shape, without holes.
+    BrainMask
+        Mask of the same shape, method and warnings.
 
     Raises
     ------
     InputError
         If no brain can be found.
     """
-    return mask_brain(volume, contrast).mask
-
-
-def mask_brain(volume: Volume, contrast: Contrast) -> BrainMask:
-    """Find the brain voxels of a scan and say how; see `find_brain`.
-
-    Parameters
-    ----------
-    volume, contrast
-        As for `find_brain`.
-
-    Returns
-    -------
-    BrainMask
-        Mask, method and warnings.
-    """
     coarse = to_coarse(volume.data, volume.zooms, GRID_MM)
     support = _support(volume, coarse)
-    if support is not None and _looks_stripped(coarse, support, contrast) is True:
+    stripped = False if support is None else _looks_stripped(coarse, support, contrast)
+    if stripped:
         return BrainMask(_own_support(volume), "support")
     found = brain_by_thresholds(coarse, contrast)
-    if support is not None and _agrees(found, support):
+    if stripped is None and support is not None and _agrees(found, support):
         return BrainMask(_own_support(volume), "support")
     if _plausible(found, coarse.shape):
         return BrainMask(_to_fine(found, volume), "thresholds", (_BY_THRESHOLDS,))

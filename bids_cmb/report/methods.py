@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -64,14 +65,14 @@ def describe(scans: Sequence[ScanResult]) -> Methods:
     paragraphs.append(
         "Detection had three stages, as in microbleednet "
         f"{cite('microbleednet')}: a convolutional network proposed candidates, a second one told microbleeds from "
-        "mimics, and rules on shape, contrast and place removed what remained of vessels, calcifications, sinuses "
+        "mimics, and rules on size, contrast and place removed what remained of vessels, calcifications, sinuses "
         f"and brain edges. {_models(scans)}"
     )
     paragraphs.append(
         f"Each image was aligned with the MNI152 template {cite('mni')} by an affine and a smooth deformable "
-        f"registration of its tissue classes{_refinement(scans, cite)}, and each microbleed was placed in "
+        f"registration of its tissue classes{_refinement(scans, cite)}{_failures(scans)}, and each microbleed was placed in "
         f"one of the thirteen regions of the Microbleed Anatomical Rating Scale {cite('mars')} on either side and "
-        "graded definite or possible from its calibrated probability. Sizes are those of the sphere of equal "
+        "graded definite or possible from its calibrated probability and from whether it lies where mimics do. Sizes are those of the sphere of equal "
         "volume; blooming makes them larger than the deposit."
     )
     return Methods(tuple(paragraphs), tuple(REFERENCES[key] for key in cited))
@@ -84,6 +85,15 @@ def _refinement(scans: Sequence[ScanResult], cite: Callable[..., str]) -> str:
         return ""
     share = "" if refined == len(scans) else f" on {refined} of {len(scans)} scans"
     return f", refined{share} by symmetric diffeomorphic normalisation {cite('syn')} as implemented in ANTs {cite('ants')}"
+
+
+def _failures(scans: Sequence[ScanResult]) -> str:
+    """Say on how many scans the registration stopped at the affine, or failed; nothing where it did on none."""
+    levels = [_field(scan.sidecar, "RegistrationQuality", "fallback") for scan in scans]
+    texts = {1: "the affine alone", 2: "the position of the head alone"}
+    counts = [(levels.count(level), text) for level, text in texts.items()]
+    said = [f"on {count} of {len(scans)} scans by {text}" for count, text in counts if count]
+    return f" ({_join(said)})" if said else ""
 
 
 def _models(scans: Sequence[ScanResult]) -> str:
@@ -112,13 +122,8 @@ def _models(scans: Sequence[ScanResult]) -> str:
 def operating_point(scan: ScanResult) -> str:
     """Return the probability from which a candidate counts, as text; empty if the sidecar does not say."""
     thresholds = scan.sidecar.get("Thresholds")
-    if not isinstance(thresholds, dict):
-        return ""
-    for key in (scan.contrast, "probability", "stage2", "operating_point"):
-        number = read_number(thresholds.get(key))
-        if number == number:  # not nan
-            return f"{number:.2f}"
-    return ""
+    number = read_number(thresholds.get("operating_point")) if isinstance(thresholds, dict) else math.nan
+    return "" if math.isnan(number) else f"{number:.2f}"
 
 
 def _field(sidecar: Mapping[str, Any], name: str, key: str) -> object:

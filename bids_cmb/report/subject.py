@@ -242,11 +242,9 @@ def flag_text(flag: str) -> str:
     if name == "border":
         region = {code: text for code, text, _ in MARS_REGIONS}.get(detail, detail)
         return f"Near the border with {region or 'another region'}."
-    known = {
-        "calcification?": "May be a calcification.",
-        "edge": "At the edge of the brain mask.",
-    }
-    text = known.get(flag) or flag.replace("_", " ").replace(":", ": ")
+    if flag == "edge":
+        return "At the edge of the brain mask."
+    text = flag.replace("_", " ").replace(":", ": ")
     return text[:1].upper() + text[1:]
 
 

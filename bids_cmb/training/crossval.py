@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -48,6 +48,7 @@ def cross_validate(
     folder: Path,
     *,
     folds: int,
+    simulated_heads: Collection[str] = (),
     dataset: str,
     command: str,
     with_anatomy: bool = True,
@@ -58,7 +59,7 @@ def cross_validate(
     ----------
     items
         Annotated scans.
-    base, recipe, simulated, dataset, command
+    base, recipe, simulated, simulated_heads, dataset, command
         As for `bids_cmb.training.finetune.finetune`.
     folder
         Gets one model folder per fold.
@@ -95,6 +96,7 @@ def cross_validate(
             simulated,
             of(held),
             home,
+            simulated_heads=simulated_heads,
             dataset=dataset,
             command=command,
         )

@@ -101,7 +101,8 @@ class CubeSampler:
 
     def batch(self, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Cubes, segmentation, facts and labels of `size` candidates."""
-        positives = size // 3
+        # A third on average, whatever the share of a batch that one process draws.
+        positives = int(size / 3 + self._rng.random())
         picks = np.concatenate(
             [
                 self._rng.choice(pool, n)

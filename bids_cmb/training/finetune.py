@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -138,6 +138,7 @@ def finetune(
     held_out: Sequence[TrainingScan],
     folder: Path,
     *,
+    simulated_heads: Collection[str] = (),
     dataset: str,
     command: str,
 ) -> Path:
@@ -155,8 +156,8 @@ def finetune(
         Scans of other subjects: they calibrate and choose the operating points.
     folder
         Where weights, manifest (.json), card (README.md) and checkpoints go.
-    dataset, command
-        For the manifest.
+    simulated_heads, dataset, command
+        For the manifest: heads of the simulated scans, name of the real ones, what was run.
 
     Returns
     -------
@@ -198,6 +199,7 @@ def finetune(
         for scan in held_out
     ]
     settings, notes = recalibrate(base, student, held)
+    seen = base.card.get("training", {})
     for note in notes:
         _log.warning("%s", note)
     card = {
@@ -209,6 +211,11 @@ def finetune(
         "training": {
             "base": {"name": base.name, "version": base.version, "sha256": base.sha256},
             "recipe": asdict(recipe),
+            # Heads that the base has seen flatter its descendants too.
+            "anatomy": sorted(
+                {*seen.get("anatomy", ()), *(simulated_heads if recipe.simulated_share else ())}
+            ),
+            "validation_anatomy": seen.get("validation_anatomy", []),
             "dataset": dataset,
             "scans": len(training),
             "held_out_scans": len(held_out),

@@ -12,6 +12,7 @@ from typing import Generic
 import torch
 from torch import Tensor, nn
 
+from bids_cmb.errors import UsageError
 from bids_cmb.training.checkpoints import Checkpoint
 from bids_cmb.training.parallel import Network, average_gradients, train_together
 
@@ -44,6 +45,19 @@ class Pace:
     processes: int = 1
     checkpoint: Path | None = None
     precision: str = "float32"
+
+
+def share_of_batch(batch: int, pace: Pace) -> int:
+    """Samples that each process draws for a batch.
+
+    Raises
+    ------
+    UsageError
+        If there are more processes than samples.
+    """
+    if pace.processes > batch:
+        raise UsageError(f"A batch of {batch} cannot be shared by {pace.processes} processes: ask for fewer.")
+    return batch // pace.processes
 
 
 class Average(Generic[Network]):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bids_cmb.detector.networks import CandidateNet
-from bids_cmb.training.loop import Pace, fit
+from bids_cmb.training.loop import Pace, fit, share_of_batch
 from bids_cmb.training.losses import peak_loss
 from bids_cmb.training.samples import PatchSampler, TrainingScan
 
@@ -49,12 +49,13 @@ def train_candidates(
     CandidateNet
         With averaged weights, in evaluation mode.
     """
+    mine = share_of_batch(batch, pace)
 
     def losses(batch_seed: int) -> Callable[[CandidateNet], Tensor]:
         sampler = PatchSampler(scans, batch_seed)
 
         def loss(network: CandidateNet) -> Tensor:
-            inputs, heat, weight = (x.to(pace.device) for x in sampler.batch(batch // pace.processes))
+            inputs, heat, weight = (x.to(pace.device) for x in sampler.batch(mine))
             return peak_loss(network(inputs.contiguous(memory_format=torch.channels_last_3d)), heat, weight)
 
         return loss

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bids_cmb.detector.discriminate import CUBE_IN_PLANE, CUBE_SLICES, discriminate
 from bids_cmb.detector.networks import Student, Teacher
 from bids_cmb.training.cubes import CubePool, CubeSampler
-from bids_cmb.training.loop import Pace, fit
+from bids_cmb.training.loop import Pace, fit, share_of_batch
 from bids_cmb.training.losses import distillation_loss, segmentation_loss
 from bids_cmb.training.scan_candidates import ScanCandidates
 
@@ -32,14 +32,13 @@ def train_teacher(
     report: Report = lambda _name, _step, _loss: None,
 ) -> Teacher:
     """Train the teacher to classify candidates and to segment their microbleeds; from `start` on."""
+    mine = share_of_batch(batch, pace)
 
     def losses(batch_seed: int) -> Callable[[Teacher], Tensor]:
         sampler = CubeSampler(pool, batch_seed)
 
         def loss(network: Teacher) -> Tensor:
-            cubes, segmentation, facts, labels = (
-                x.to(pace.device) for x in sampler.batch(batch // pace.processes)
-            )
+            cubes, segmentation, facts, labels = (x.to(pace.device) for x in sampler.batch(mine))
             logits, voxels = network(cubes.contiguous(memory_format=torch.channels_last_3d), facts)
             return nn.functional.binary_cross_entropy_with_logits(logits, labels) + segmentation_loss(
                 voxels, segmentation
@@ -68,12 +67,13 @@ def train_student(
     report: Report = lambda _name, _step, _loss: None,
 ) -> Student:
     """Train the student from the labels and, if there is one, from a teacher that no longer changes; from `start` on."""
+    mine = share_of_batch(batch, pace)
 
     def losses(batch_seed: int) -> Callable[[Student], Tensor]:
         sampler = CubeSampler(pool, batch_seed)
 
         def loss(network: Student) -> Tensor:
-            cubes, _, facts, labels = (x.to(pace.device) for x in sampler.batch(batch // pace.processes))
+            cubes, _, facts, labels = (x.to(pace.device) for x in sampler.batch(mine))
             cubes = cubes.contiguous(memory_format=torch.channels_last_3d)
             logits = network(cubes, facts)
             if teacher is None:

@@ -232,12 +232,15 @@ def _recipe(arguments: argparse.Namespace) -> FinetuneRecipe:
     )
 
 
-def _simulated(arguments: argparse.Namespace) -> list[TrainingScan]:
+def _simulated(arguments: argparse.Namespace) -> tuple[list[TrainingScan], set[str]]:
+    """Simulated scans to mix in, and the heads that they are of."""
     from bids_cmb.training.prepared import prepare_corpus
+    from bids_cmb.training.simulate.corpus import head_of
 
     if arguments.simulated is None or arguments.simulated_share == 0:
-        return []
-    return prepare_corpus(arguments.simulated, processes=arguments.processes)
+        return [], set()
+    scans = prepare_corpus(arguments.simulated, processes=arguments.processes)
+    return scans, {head_of(path) for path in sorted(arguments.simulated.glob("*.npz"))}
 
 
 def _finetune(arguments: argparse.Namespace) -> int:
@@ -251,7 +254,7 @@ def _finetune(arguments: argparse.Namespace) -> int:
         load_training_scans([item for item in items if item.scan.subject in names], recipe.processes)
         for names in (kept, held)
     )
-    simulated = _simulated(arguments)
+    simulated, heads = _simulated(arguments)
     for word, scans in (("training", training), ("held out", held_out), ("simulated", simulated)):
         _log.info("%s: %s", word, describe(scans))
     manifest = finetune(
@@ -261,6 +264,7 @@ def _finetune(arguments: argparse.Namespace) -> int:
         simulated,
         held_out,
         arguments.out,
+        simulated_heads=heads,
         dataset=arguments.bids_dir.resolve().name,
         command=command_line(),
     )
@@ -276,13 +280,15 @@ def _crossval(arguments: argparse.Namespace) -> int:
     recipe, base = _recipe(arguments), load_model(arguments.model)
     items, notes = find_items(arguments, arguments.bids_dir)
     dataset = arguments.bids_dir.resolve().name
+    simulated, heads = _simulated(arguments)
     pairs = cross_validate(
         items,
         base,
         recipe,
-        _simulated(arguments),
+        simulated,
         arguments.out,
         folds=arguments.folds,
+        simulated_heads=heads,
         dataset=dataset,
         command=command_line(),
         with_anatomy=not arguments.no_anatomy,

@@ -228,6 +228,14 @@ def test_each_removal_names_its_rule(model: Model, changes: dict, contrast: str,
     assert judged.accepted == (judged.probability >= model.thresholds[contrast])
 
 
+@pytest.mark.parametrize("threshold", [0.02, 0.5])
+def test_what_cannot_be_a_microbleed_has_no_probability_at_any_operating_point(
+    model: Model, threshold: float
+) -> None:
+    judged = judge(model.at(threshold), diameter=11.0, stage2_probability=0.95)
+    assert (judged.probability, judged.stage2_probability) == (0.0, 0.95)
+
+
 def test_a_doubtful_place_lowers_the_probability_and_is_flagged(model: Model) -> None:
     zones = {"pineal": lambda voxels: np.ones(len(voxels), np.float32)}
     sure, unsure = (judge(model, zones, stage2_probability=p) for p in (0.999, 0.7))
@@ -235,6 +243,8 @@ def test_a_doubtful_place_lowers_the_probability_and_is_flagged(model: Model) ->
     assert sure.flags == ("pineal",)
     assert sure.certainty == "possible"
     assert unsure.fate == "pineal"
+    rounded = judge(model, zones, stage2_probability=1.0)
+    assert sure.probability <= rounded.probability < 1
 
 
 def test_definite_needs_probability(model: Model) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from simulated_pairs import made_up_scan
 
-from bids_cmb.evaluation.bootstrap import Resamples, wilson
+from bids_cmb.evaluation.bootstrap import Resamples, median_of_items, wilson
 from bids_cmb.evaluation.cases import Prediction, Reference, ScanPair
 from bids_cmb.evaluation.detection import ONE_TO_ONE, TOUCH, VALDO, f1
 from bids_cmb.evaluation.evaluate import evaluate
@@ -166,3 +166,18 @@ def test_an_evaluation_without_any_lesion_or_detection_still_has_a_page(tmp_path
     write_tables(parts, tmp_path)
     page = write_evaluation_page(parts, tmp_path / "e.html", title="empty (simulated)", facts={})
     assert "nan" not in page.read_text(encoding="utf-8")
+
+
+def test_the_interval_of_a_median_is_over_subjects_not_over_their_items() -> None:
+    rng = np.random.default_rng(3)
+    of_subject = np.repeat(rng.uniform(0, 1, 20), 6)  # six alike in each of twenty subjects
+    whose = [f"{number // 6}" for number in range(120)]
+    figure = median_of_items("outlines", "x", of_subject, Resamples.of(whose), unit="lesions")
+    alone = median_of_items(
+        "outlines", "x", of_subject, Resamples.of([str(n) for n in range(120)]), unit="lesions"
+    )
+    assert figure.value == alone.value == np.median(of_subject)
+    assert figure.n == 120
+    assert figure.high - figure.low > 1.5 * (alone.high - alone.low)
+    one = median_of_items("outlines", "x", np.array([0.2, 0.4]), Resamples.of(["a", "a"]), unit="lesions")
+    assert (one.low, one.value, one.high) == pytest.approx((0.3, 0.3, 0.3))

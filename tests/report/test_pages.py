@@ -97,6 +97,22 @@ def test_the_methods_text_names_ants_where_its_registration_was_taken_and_only_t
     assert "The ANTsX ecosystem" in texts["syn"]
 
 
+@pytest.mark.parametrize(
+    ("fallback", "said"),
+    [(0, ""), (1, "on 1 of 1 scans by the affine alone"), (2, "by the position of the head alone")],
+)
+def test_the_methods_text_says_where_registration_failed(tmp_path: Path, fallback: int, said: str) -> None:
+    cases = {
+        "01": [
+            Case("gre", 0, sidecar={"RegistrationQuality": {"similarity": 0.7, "fallback": float(fallback)}})
+        ]
+    }
+    bids, out = write_dataset(tmp_path, cases)
+    text = write_subject_page(out, "01", bids_dir=bids).read_text(encoding="utf-8")
+    assert said in text
+    assert (" alone)" in text) == (fallback > 0)
+
+
 def test_scans_at_the_same_counts_lie_side_by_side(tmp_path: Path) -> None:
     header = "participant_id\tcontrast\tstatus\tn_cmb\tn_lobar\tn_deep\n"
     rows = "sub-01\tswi\tdone\t3\t2\t1\nsub-01\tqsm\tdone\t3\t2\t1\nsub-03\tgre\tdone\t300\t260\t40\n"

@@ -22,6 +22,7 @@ CARD = {
     "thresholds": dict.fromkeys(CONTRASTS, 0.37),
     "definite": dict.fromkeys(CONTRASTS, 0.8),
     "calibration": {c: {"scale": 1.0, "offset": 0.0} for c in CONTRASTS},
+    "training": {"anatomy": ["a head"], "validation_anatomy": ["another head"]},
 }
 
 

@@ -76,6 +76,9 @@ def test_a_fine_tuned_model_is_a_folder_that_the_command_takes(
     card = json.loads((out / "finetuned.json").read_text(encoding="utf-8"))
     assert card["training"]["base"]["sha256"] == base.sha256
     assert "simulated scans only" not in card["description"]
+    # What the base has seen, the fine-tuned model has seen.
+    assert card["training"]["anatomy"] == ["a head"]
+    assert card["training"]["validation_anatomy"] == ["another head"]
     # The same command goes on from its checkpoints; another one must not.
     command = [
         "finetune",

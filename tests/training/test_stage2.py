@@ -11,7 +11,7 @@ import torch
 from bids_cmb.detector.discriminate import CUBE_IN_PLANE, CUBE_SLICES, candidate_facts, discriminate
 from bids_cmb.detector.grid import WorkingGrid
 from bids_cmb.detector.networks import Student, Teacher
-from bids_cmb.errors import InputError
+from bids_cmb.errors import InputError, UsageError
 from bids_cmb.training.cubes import CubePool, CubeSampler
 from bids_cmb.training.loop import Pace
 from bids_cmb.training.stage2 import STAGE2_RATE, train_student, train_teacher
@@ -157,6 +157,18 @@ def test_candidates_of_an_earlier_version_are_refused(pool: CubePool, tmp_path: 
 
 def test_a_third_of_a_batch_are_microbleeds(pool: CubePool) -> None:
     assert CubeSampler(pool, 4).batch(30)[3].sum() == 10
+
+
+@pytest.mark.parametrize("mine", [1, 2, 8])
+def test_a_third_are_microbleeds_however_small_the_share_of_one_process(pool: CubePool, mine: int) -> None:
+    sampler = CubeSampler(pool, 5)
+    drawn = torch.cat([sampler.batch(mine)[3] for _ in range(240 // mine)])
+    assert float(drawn.mean()) == pytest.approx(1 / 3, abs=0.1)
+
+
+def test_more_processes_than_candidates_in_a_batch_are_refused(pool: CubePool) -> None:
+    with pytest.raises(UsageError, match="16 processes"):
+        train_teacher(pool, Pace(1, 1e-3, processes=16), seed=1, batch=8)
 
 
 def test_a_pool_survives_its_file(pool: CubePool, tmp_path: Path) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 
 from bids_cmb.training.simulate.random_source import RandomSource
 from bids_cmb.types import Contrast
@@ -111,3 +115,27 @@ def draw_protocol(rng: RandomSource, contrast: Contrast, *, widen: float = 1.0) 
 
 def _interpolation(rng: RandomSource) -> float:
     return (1.0, 1.25, 2.0)[rng.choice((0.6, 0.2, 0.2))]
+
+
+def slice_rotation(tilt: tuple[float, float, float]) -> npt.NDArray[np.float64]:
+    """Rotation (3, 3) from the axes of tilted slices to the world's, in which the head is upright and B0 is z.
+
+    Parameters
+    ----------
+    tilt
+        Rotations about x, y, z, degrees.
+    """
+    rotation = np.eye(3)
+    for axis, degrees in enumerate(tilt):
+        a = math.radians(degrees)
+        i, j = [(1, 2), (2, 0), (0, 1)][axis]
+        turn = np.eye(3)
+        turn[i, i] = turn[j, j] = math.cos(a)
+        turn[i, j], turn[j, i] = -math.sin(a), math.sin(a)
+        rotation = rotation @ turn
+    return rotation
+
+
+def main_field(tilt: tuple[float, float, float]) -> npt.NDArray[np.float64]:
+    """Direction (3,) of B0, which is the world's z, along the axes of slices tilted by so many degrees."""
+    return slice_rotation(tilt).T @ np.array([0.0, 0.0, 1.0])

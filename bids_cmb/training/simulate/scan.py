@@ -27,7 +27,7 @@ from bids_cmb.training.simulate.lesions import (
 )
 from bids_cmb.training.simulate.physics import Acquisition, field_shift, signal
 from bids_cmb.training.simulate.products import SusceptibilityMapping, susceptibility_weighted
-from bids_cmb.training.simulate.protocol import Protocol, draw_protocol
+from bids_cmb.training.simulate.protocol import Protocol, draw_protocol, main_field, slice_rotation
 from bids_cmb.training.simulate.random_source import RandomSource
 from bids_cmb.training.simulate.second import EarlyStoppedMapping, draw_field_vessels
 from bids_cmb.training.simulate.subject import Subject, make_subject
@@ -267,7 +267,7 @@ def _magnitude(
     subject: Subject, lesioned: Maps, protocol: Protocol, acquisition: Acquisition, rng: RandomSource
 ) -> tuple[Tensor, Tensor, Tensor, float]:
     """GRE magnitude or SWI without and with lesions, brain mask, and standard deviation of the noise."""
-    b0 = _b0(protocol, subject.chi.device)
+    b0 = torch.from_numpy(main_field(protocol.tilt)).to(subject.chi)
     spacing = (subject.spacing,) * 3
     noise_free = acquisition.sample(
         signal(subject.signal, subject.r2star, field_shift(subject.chi, spacing, b0), protocol)
@@ -308,7 +308,7 @@ def _susceptibility(
     method: type[SusceptibilityMapping] | type[EarlyStoppedMapping],
 ) -> tuple[Tensor, Tensor, Tensor, float]:
     """QSM without and with lesions, its mask, and an estimate of its noise (ppm)."""
-    b0 = _b0(protocol, subject.chi.device)
+    b0 = torch.from_numpy(main_field(protocol.tilt)).to(subject.chi)
     spacing = (subject.spacing,) * 3
     total = field_shift(subject.chi, spacing, b0)
     inner = field_shift(torch.where(subject.brain, subject.chi, torch.zeros_like(subject.chi)), spacing, b0)
@@ -350,13 +350,6 @@ def _susceptibility(
     return clean, image, inside, float(rough.abs().median()) * 1.5
 
 
-def _b0(protocol: Protocol, device: torch.device) -> Tensor:
-    """Direction of the main field in the tilted slices: the slice normal turned back."""
-    x, y, _ = (math.radians(t) for t in protocol.tilt)
-    vector = torch.tensor([math.sin(y), -math.sin(x), math.cos(x) * math.cos(y)])
-    return (vector / vector.norm()).to(device)
-
-
 def _stripped_mask(mask: Tensor, image: Tensor | None, acquisition: Acquisition, rng: RandomSource) -> Tensor:
     """Brain mask as tools make it: a little small or large, uneven, sometimes eaten where the image is dark."""
     voxel = acquisition.voxel
@@ -381,15 +374,7 @@ def _without_worst_field(
 
 def _affine(acquisition: Acquisition, protocol: Protocol) -> Affine:
     """Voxel to RAS+ world, oblique as the slices are tilted; the grid's middle lies at the origin."""
-    rotation = np.eye(3)
-    for axis, degrees in enumerate(protocol.tilt):
-        a = math.radians(degrees)
-        i, j = [(1, 2), (2, 0), (0, 1)][axis]
-        turn = np.eye(3)
-        turn[i, i] = turn[j, j] = math.cos(a)
-        turn[i, j], turn[j, i] = -math.sin(a), math.sin(a)
-        rotation = rotation @ turn
     affine = np.eye(4)
-    affine[:3, :3] = rotation @ np.diag(acquisition.voxel)
+    affine[:3, :3] = slice_rotation(protocol.tilt) @ np.diag(acquisition.voxel)
     affine[:3, 3] = -affine[:3, :3] @ ((np.array(acquisition.final_size) - 1) / 2)
     return affine

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bids_cmb.training.simulate.grids import gradient, sample, smooth, smooth_field
 from bids_cmb.training.simulate.heads import Head
+from bids_cmb.training.simulate.protocol import slice_rotation
 from bids_cmb.training.simulate.random_source import RandomSource
 from bids_cmb.training.simulate.sulci import open_sulci
 from bids_cmb.training.simulate.tissues import BRAIN, PROPERTIES, Tissue, one_of
@@ -134,14 +135,7 @@ def make_subject(
 
 def _random_linear(rng: RandomSource, tilt: tuple[float, float, float]) -> Tensor:
     """3x3 matrix from the scan's millimetres to the head's: rotation, scale, shear, mirror."""
-    rotation = torch.eye(3, dtype=torch.float64)
-    for axis, degrees in enumerate(tilt):
-        a = math.radians(degrees)
-        i, j = [(1, 2), (2, 0), (0, 1)][axis]
-        turn = torch.eye(3, dtype=torch.float64)
-        turn[i, i] = turn[j, j] = math.cos(a)
-        turn[i, j], turn[j, i] = -math.sin(a), math.sin(a)
-        rotation = rotation @ turn
+    rotation = torch.from_numpy(slice_rotation(tilt))
     scale = torch.diag(torch.tensor([rng.uniform(0.92, 1.1) for _ in range(3)], dtype=torch.float64))
     if rng.chance(0.5):
         scale[0, 0] *= -1

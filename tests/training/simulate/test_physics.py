@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from bids_cmb.imaging.susceptibility import MHZ_PER_TESLA
+from bids_cmb.training.simulate.heads import shipped_head
 from bids_cmb.training.simulate.physics import (
     Acquisition,
     apply_along,
@@ -25,8 +27,9 @@ from bids_cmb.training.simulate.products import (
     invert_truncated,
     susceptibility_weighted,
 )
-from bids_cmb.training.simulate.protocol import Protocol, draw_protocol
+from bids_cmb.training.simulate.protocol import Protocol, draw_protocol, main_field
 from bids_cmb.training.simulate.random_source import RandomSource
+from bids_cmb.training.simulate.scan import simulate_scan
 
 PROTOCOL = Protocol("gre", (1.0, 1.0, 3.0), 1.0, False, 0.02, 3.0, 30.0, False, (0.0, 0.0, 0.0))
 B0 = torch.tensor([0.0, 0.0, 1.0])
@@ -60,6 +63,17 @@ def test_field_turns_with_b0() -> None:
     along_z = field_shift(chi, (1.0, 1.0, 1.0), B0)
     along_x = field_shift(chi, (1.0, 1.0, 1.0), torch.tensor([1.0, 0.0, 0.0]))
     torch.testing.assert_close(along_x.transpose(0, 2), along_z, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("tilt", [(0.0, 0.0, 0.0), (10.0, 0.0, 0.0), (8.0, -5.0, 12.0)])
+def test_the_main_field_is_the_worlds_z_however_the_slices_are_tilted(
+    tilt: tuple[float, float, float],
+) -> None:
+    scan = simulate_scan(
+        shipped_head(), 5, "gre", count=0, protocol=replace(PROTOCOL, tilt=tilt), spacing=2.0
+    )
+    axes = scan.affine[:3, :3] / np.linalg.norm(scan.affine[:3, :3], axis=0)
+    np.testing.assert_allclose(axes @ main_field(tilt), [0, 0, 1], atol=1e-6)
 
 
 def test_signal_decays_and_turns() -> None:

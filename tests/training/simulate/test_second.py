@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bids_cmb.training.demo import template_head
+from bids_cmb.training.simulate.heads import shipped_head
 from bids_cmb.training.simulate.physics import field_shift
 from bids_cmb.training.simulate.random_source import RandomSource
 from bids_cmb.training.simulate.second import EarlyStoppedMapping, draw_field_vessels
@@ -16,7 +16,7 @@ B0 = torch.tensor([0.0, 0.0, 1.0])
 
 
 def test_veins_fill_about_as_much_of_the_brain_as_those_of_the_first() -> None:
-    subject = make_subject(template_head(), RandomSource(3), spacing=1.5, tilt=(0.0, 0.0, 0.0))
+    subject = make_subject(shipped_head(), RandomSource(3), spacing=1.5, tilt=(0.0, 0.0, 0.0))
     first, second = (draw(subject, RandomSource(4)).veins for draw in (draw_vessels, draw_field_vessels))
     assert not torch.equal(first, second)
     shares = [float(veins[subject.brain].mean()) for veins in (first, second)]
