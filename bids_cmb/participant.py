@@ -17,6 +17,7 @@ from bids_cmb.bids.description import write_dataset_files
 from bids_cmb.bids.inputs import find_scans
 from bids_cmb.bids.listing import list_subjects
 from bids_cmb.bids.outputs import Provenance, ScanFiles, ScanResult, write_scan
+from bids_cmb.bids.superseded import mark_superseded
 from bids_cmb.bids.validation import check_description
 from bids_cmb.config import ExitCode, RunConfig
 from bids_cmb.errors import UsageError
@@ -232,6 +233,8 @@ def _process_all(
             )
             for scan in scans
         ]
+        for note in mark_superseded(config.output_dir, scans):
+            _log.warning("%s", note)
         to_do = [job for job in jobs if config.force or not is_current(job)]
         log.begin(config, total=len(to_do), scans=[job.name for job in to_do], **facts)
         skipped = len(jobs) - len(to_do)

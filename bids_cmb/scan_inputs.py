@@ -22,13 +22,18 @@ def load_brain_mask(scan: Scan) -> BoolArray | None:
     Raises
     ------
     InputError
-        If it can't be read.
+        If it can't be read, or no voxel of it is brain.
     """
     if scan.brain_mask is None:
         return None
     from bids_cmb.imaging.volume import load_image
 
-    return np.asarray(load_image(scan.brain_mask).volume.data > 0.5)
+    mask = np.asarray(load_image(scan.brain_mask, constant=True).volume.data > 0.5)
+    if not mask.any():
+        raise InputError(
+            f"{scan.brain_mask}: no voxel of the brain mask is above 0.5; give a mask with 1 inside the brain, or none."
+        )
+    return mask
 
 
 def load_t1w(scan: Scan) -> tuple[Volume | None, tuple[str, ...]]:

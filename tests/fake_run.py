@@ -136,14 +136,14 @@ def choose_device(wanted: str) -> str:
     return "cpu" if wanted == "auto" else wanted
 
 
-def load_image(path: Path) -> Any:
+def load_image(path: Path, *, constant: bool = False) -> Any:
     if "acq-crash" in path.name:
         raise RuntimeError("library bug\nsecond line")
     if "acq-die" in path.name:
         os.kill(os.getpid(), signal.SIGKILL)
     if "acq-slow" in path.name:
         time.sleep(60)
-    return _real_load_image(path)
+    return _real_load_image(path, constant=constant)
 
 
 _ROOMS: dict[str, tuple[Callable[..., Any], ...]] = {

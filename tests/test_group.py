@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -112,6 +113,30 @@ def test_tables_are_rebuilt_and_say_the_same_each_time(results: Path, run_here: 
     (results / "group_cmb.tsv").write_text("edited")
     assert group(run_here, results) == 0
     assert {path.name: path.read_bytes() for path in results.glob("group_*")} == first
+
+
+def test_another_echo_takes_the_place_of_the_earlier_one(
+    dataset: Make, run_here: Run, tmp_path: Path
+) -> None:
+    raw = dataset({f"sub-1/anat/sub-1_echo-{n}_MEGRE.nii.gz": None for n in (1, 2, 3)})
+    out = tmp_path / "out"
+    assert run_here(raw, out) == 0
+
+    def echoes() -> list[str]:
+        assert group(run_here, out) == 0
+        return re.findall(r"echo-\d", (out / "group_cmb.tsv").read_text(encoding="utf-8"))
+
+    assert echoes() == ["echo-2"]
+    for n, seconds in ((1, 0.005), (2, 0.05), (3, 0.02)):
+        (raw / f"sub-1/anat/sub-1_echo-{n}_MEGRE.json").write_text(
+            f'{{"EchoTime": {seconds}, "MagneticFieldStrength": 3}}'
+        )
+    assert run_here(raw, out) == 0
+    assert echoes() == ["echo-3"]
+    for n in (1, 2, 3):
+        (raw / f"sub-1/anat/sub-1_echo-{n}_MEGRE.json").unlink()
+    assert run_here(raw, out) == 0
+    assert echoes() == ["echo-2"]
 
 
 def test_damaged_partial_and_foreign_files_cost_a_sentence_each(

@@ -29,7 +29,7 @@ def find_brain_mask(scan: BidsFile, files: Sequence[BidsFile]) -> BidsFile | Non
     -------
     BidsFile or None
         A ``desc-brain_mask`` of the same session whose other entities are all the scan's and that lies on the
-        scan's grid; of several the one with most entities.
+        scan's grid, in whatever order its axes are stored; of several the one with most entities.
     """
     masks = [
         file
@@ -49,7 +49,9 @@ def find_brain_mask(scan: BidsFile, files: Sequence[BidsFile]) -> BidsFile | Non
         elif own is not None and _agree(own, other):
             return mask
         elif own is not None:
-            _log.info("The brain mask %s was not used: it is not on the grid of the scan.", mask.path)
+            _log.warning(
+                "The brain mask %s was not used: it is not on the grid of %s.", mask.path, scan.path.name
+            )
     return None
 
 
@@ -66,12 +68,15 @@ _Grid = tuple[tuple[int, ...], npt.NDArray[np.float64]]
 
 
 def _grid(path: Path) -> _Grid | None:
-    """Return shape and affine of a file by its header alone; None if it can't be read."""
+    """Return shape and affine of a file by its header alone, its axes in the order and sense of RAS+; None if it can't be read."""
     import nibabel as nib
 
     try:
         image: Any = nib.load(path)
-        return tuple(image.shape[:3]), np.asarray(image.affine, dtype=np.float64)
+        shape, affine = image.shape[:3], np.asarray(image.affine, dtype=np.float64)
+        orientation = nib.orientations.io_orientation(affine)
+        turned = affine @ nib.orientations.inv_ornt_aff(orientation, shape)
+        return tuple(shape[axis] for axis in np.argsort(orientation[:, 0])), turned
     except Exception:  # noqa: BLE001 - nibabel raises many kinds for damaged files
         return None
 

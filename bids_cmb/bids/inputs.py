@@ -83,7 +83,8 @@ def find_scans(
     )
     by_subject = {subject: list(group) for subject, group in groupby(files, key=lambda file: file.get("sub"))}
     if session_labels:
-        _check_labels("ses-", session_labels, list_sessions(bids_dir, present), bids_dir)
+        sessions = {name for dataset in (raw, *others) for name in list_sessions(dataset.root, present)}
+        _check_labels("ses-", session_labels, sorted(sessions), bids_dir)
     readers = {dataset.name: SidecarReader(dataset.root) for dataset in (raw, *others)}
     scans: list[Scan] = []
     for subject in subjects:
@@ -92,6 +93,9 @@ def find_scans(
         scans.extend(
             _scans_of_subject(sources, session_labels, contrasts or CONTRASTS, filters or {}, readers)
         )
+    for contrast in filters or {}:
+        if contrast in (contrasts or CONTRASTS) and not any(scan.contrast == contrast for scan in scans):
+            _log.warning("The filter for %s passes no image.", contrast)
     for reader in readers.values():
         for problem in reader.problems:
             _log.warning("%s", problem)
@@ -157,7 +161,7 @@ def _scans_of_subject(
                     metadata=tidy,
                     brain_mask=mask.path if mask else None,
                     t1w=t1w.path if t1w else None,
-                    warnings=(*warnings, *notes),
+                    warnings=(*warnings, *readers[dataset.name].problems_of(file), *notes),
                 )
             )
     return sorted(scans, key=lambda scan: (scan.session or "", scan.path.name))

@@ -10,12 +10,14 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from bids_cmb.bids.sidecars import load_json_object
 from bids_cmb.files import write_json
 
 Status = Literal["done", "failed"]
+#: ``superseded``: another image of the same acquisition was chosen since.
+RecordStatus = Literal["done", "failed", "superseded"]
 FOLDER = Path("logs") / "scans"
 
 
@@ -30,7 +32,7 @@ class ScanRecord:
     participant_id, session_id, source, contrast
         Which scan: labels with their prefix (session None if there is none), BIDS URI, contrast.
     status
-        ``done`` or ``failed``.
+        ``done``, ``failed`` or ``superseded``.
     fingerprint
         Hash of all that the outputs depend on.
     message
@@ -52,7 +54,7 @@ class ScanRecord:
     session_id: str | None
     source: str
     contrast: str
-    status: Status
+    status: RecordStatus
     fingerprint: str
     message: str
     log: str
@@ -78,7 +80,7 @@ def read_record(path: Path) -> ScanRecord | None:
     content, problem = load_json_object(path)
     known = {field.name for field in fields(ScanRecord)}
     required = known - {"field_strength", "echo_time"}
-    if problem or not required <= set(content) or content["status"] not in ("done", "failed"):
+    if problem or not required <= set(content) or content["status"] not in get_args(RecordStatus):
         return None
     texts = ("name", "participant_id", "source", "contrast", "fingerprint", "message", "log")
     if not all(isinstance(content[key], str) for key in texts) or not isinstance(content["sizes"], dict):

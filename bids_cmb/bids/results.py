@@ -131,6 +131,8 @@ def _read_folder(folder: Path, records: Mapping[str, ScanRecord]) -> dict[str, S
         if not parsed or "sub" not in entities or "space" not in entities:
             continue
         name = join_name(scan_entities(parsed[0]), entities["space"])
+        if name in records and records[name].status == "superseded":
+            continue
         found[name] = _read_scan(folder / stem, entities, records.get(name), complete=stem in complete)
     return found
 

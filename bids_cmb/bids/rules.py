@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bids_cmb.bids.entities import DERIVED_ENTITIES, ENTITY_ORDER, LONG_NAMES, BidsFile, same_value
+from bids_cmb.bids.entities import DERIVED_ENTITIES, ENTITY_ORDER, LONG_NAMES, BidsFile, Entities, same_value
 from bids_cmb.errors import UsageError
 from bids_cmb.types import CONTRASTS, Contrast
 
@@ -29,6 +29,9 @@ UNUSABLE_TYPES = frozenset(
 #: Labels of minimum intensity projections (mIP, minIP, mnIP) and of phase images (not of the direction of encoding).
 _PROJECTION = re.compile(r"m(?:in|n)?ip", re.IGNORECASE)
 _PHASE = re.compile(r"phase(?!enc|[ap][ap]|[lr][lr])|^pha?$", re.IGNORECASE)
+
+#: How fMRIPrep's filter files say null and any value.
+_QUERIES = {"Query.NONE": None, "Query.ANY": "*"}
 
 Filter = Mapping[str, Any]
 Filters = Mapping[str, Filter]
@@ -111,7 +114,13 @@ def read_filters(path: Path) -> dict[str, dict[str, Any]]:
         raise UsageError(f"{shape}; '{unknown[0]}' is not one of {', '.join(CONTRASTS)}.")
     for contrast, wanted in content.items():
         _check_filter(path, contrast, wanted)
-    return content
+    return {
+        contrast: {
+            key: _QUERIES.get(value, value) if isinstance(value, str) else value
+            for key, value in wanted.items()
+        }
+        for contrast, wanted in content.items()
+    }
 
 
 def _check_filter(path: Path, contrast: str, wanted: Filter) -> None:
@@ -143,7 +152,7 @@ def passes(file: BidsFile, wanted: Filter) -> bool:
 def _matches(key: str, own: str | None, item: object) -> bool:
     if item is None or own is None:
         return item is None and own is None
-    return item == "*" or same_value(key, own, str(item))
+    return item == "*" or same_value(key, own, str(item).removeprefix(f"{key}-"))
 
 
 def select(files: Iterable[BidsFile], filters: Filters) -> list[tuple[BidsFile, Contrast, int]]:
@@ -186,7 +195,7 @@ def first_matches(
     """
     groups: dict[tuple[tuple[str, str], ...], list[tuple[BidsFile, int]]] = {}
     for file, rank in ranked:
-        groups.setdefault(_scan_key(file), []).append((file, rank))
+        groups.setdefault(scan_key(file.entities), []).append((file, rank))
     kept: list[tuple[BidsFile, tuple[str, ...]]] = []
     passed: list[BidsFile] = []
     for _, members in sorted(groups.items()):
@@ -198,10 +207,9 @@ def first_matches(
     return kept, passed
 
 
-def _scan_key(file: BidsFile) -> tuple[tuple[str, str], ...]:
-    pairs = (
-        (key, str(int(value)) if value.isdigit() and key == "run" else value) for key, value in file.entities
-    )
+def scan_key(entities: Entities) -> Entities:
+    """What the names of all images of one acquisition and run have in common."""
+    pairs = ((key, str(int(value)) if value.isdigit() and key == "run" else value) for key, value in entities)
     return tuple(sorted(pair for pair in pairs if pair[0] not in ALTERNATIVES))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +23,13 @@ class SidecarReader:
     ----------
     root
         Root folder of the dataset.
-
-    Attributes
-    ----------
-    problems
-        One sentence for each sidecar that could not be read.
     """
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._listings: dict[Path, list[str]] = {}
         self._contents: dict[Path, dict[str, Any]] = {}
-        self.problems: list[str] = []
+        self._problems: dict[Path, str] = {}
 
     def read(self, file: BidsFile) -> dict[str, Any]:
         """Return the metadata of one image; nearer files and those with more entities win.
@@ -42,13 +38,30 @@ class SidecarReader:
         broken or not fetched counts as absent and is noted in `problems`.
         """
         merged: dict[str, Any] = {}
-        folder = self._root
-        parts = Path(file.relative).parent.parts
-        for part in ("", *parts):
-            folder = folder / part
-            for sidecar in self._applicable(folder, file):
-                merged.update(self._load(sidecar))
+        for sidecar in self._sidecars(file):
+            merged.update(self._load(sidecar))
         return merged
+
+    def problems_of(self, file: BidsFile) -> list[str]:
+        """Return a sentence for each sidecar of one image that could not be read, which names it without its folder."""
+        self.read(file)
+        return [
+            self._problems[path].replace(str(path), path.name)
+            for path in self._sidecars(file)
+            if path in self._problems
+        ]
+
+    @property
+    def problems(self) -> list[str]:
+        """One sentence for each sidecar that could not be read."""
+        return list(self._problems.values())
+
+    def _sidecars(self, file: BidsFile) -> Iterator[Path]:
+        """Yield the sidecars of an image, those that count more later."""
+        folder = self._root
+        for part in ("", *Path(file.relative).parent.parts):
+            folder = folder / part
+            yield from self._applicable(folder, file)
 
     def _applicable(self, folder: Path, file: BidsFile) -> list[Path]:
         own = set(file.entities)
@@ -72,7 +85,7 @@ class SidecarReader:
         if path not in self._contents:
             self._contents[path], problem = load_json_object(path)
             if problem:
-                self.problems.append(problem)
+                self._problems[path] = problem
         return self._contents[path]
 
 

@@ -44,6 +44,8 @@ def local_contrast(
         typical = image[mask].median() if bool(mask.any()) else image.new_zeros(())
         return ((image - typical) / _QSM_SCALE).clamp(-1.5, 4.0) * inside
     typical = image[mask].median() if bool(mask.any()) else image.new_ones(())
+    if typical > 0:  # the unit of an image means nothing
+        image, typical = image / typical, typical.new_ones(())
     limited = torch.minimum(
         torch.maximum(image, 0.3 * typical), 2.0 * typical
     )  # one bleed or vessel must not set the level

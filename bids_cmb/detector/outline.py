@@ -90,7 +90,8 @@ def outline_candidate(
     patch, inside = image.data[box].astype(np.float64), brain_mask[box]
     shell = inside & (distance > 0.6 * _REACH) & (distance <= _SHELL)
     background = float(np.median(patch[shell])) if shell.sum() >= 8 else float(np.median(patch))
-    depth = patch - background if contrast == "qsm" else (background - patch) / max(background, 1e-9)
+    relative_to = background if background > 0 else 1.0  # all are negative where nothing is around it
+    depth = patch - background if contrast == "qsm" else (background - patch) / relative_to
     cell = np.ones(distance.shape, bool)
     if peaks is not None:
         for other in peaks[_distance(peaks, peak, zooms) < 2 * _REACH]:

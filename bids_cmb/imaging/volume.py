@@ -78,13 +78,15 @@ class LoadedImage:
         return np.ascontiguousarray(turned).reshape(self.shape)
 
 
-def load_image(path: Path) -> LoadedImage:
+def load_image(path: Path, *, constant: bool = False) -> LoadedImage:
     """Load one 3-D image on its closest canonical grid.
 
     Parameters
     ----------
     path
         A NIfTI file. A 4-D file with one volume is as good as a 3-D one.
+    constant
+        Whether all voxels may have the same value, as in a mask of a stripped and cropped image.
 
     Returns
     -------
@@ -105,7 +107,7 @@ def load_image(path: Path) -> LoadedImage:
     if invalid:
         share = invalid / data.size
         notes.append(f"{invalid} voxels ({share:.1%}) were NaN or infinite and were replaced.")
-    if data.min() == data.max():
+    if not constant and data.min() == data.max():
         raise InputError(f"{path}: every voxel has the same value ({data.flat[0]:g}); the image is empty.")
     orientations = _orientations()
     orientation = orientations.io_orientation(affine)

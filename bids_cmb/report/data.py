@@ -148,6 +148,14 @@ def _tail(output_dir: Path, log: str, lines: int = 25) -> str:
     return "\n".join(text.splitlines()[-lines:])
 
 
+def _outdated(output_dir: Path, subject: str) -> set[str]:
+    """Sources of a subject's scans whose files are of an earlier run: they failed since, or others took their place."""
+    records = (read_json(path) for path in (output_dir / "logs" / "scans").glob(f"sub-{subject}_*.json"))
+    return {
+        str(record.get("source")) for record in records if record.get("status") in ("failed", "superseded")
+    }
+
+
 def read_scans(output_dir: Path, subject: str, bids_dir: Path | None) -> list[ScanResult]:
     """Read all finished scans of a subject, by session, then contrast, then name."""
     folder = output_dir / f"sub-{subject}"
@@ -159,6 +167,8 @@ def read_scans(output_dir: Path, subject: str, bids_dir: Path | None) -> list[Sc
     if bids_dir is not None:
         roots["raw"] = bids_dir
     scans = [_read_scan(table, subject, roots) for table in sorted(folder.glob(f"**/anat/*{TABLE_ENDING}"))]
+    outdated = _outdated(output_dir, subject)
+    scans = [scan for scan in scans if scan.source not in outdated]
     return sorted(scans, key=lambda s: (s.session or "", CONTRASTS.index(s.contrast), s.stem.name))
 
 

@@ -190,6 +190,24 @@ def test_an_unknown_label_is_an_error_that_lists_what_is_there(dataset: Make) ->
     assert find_scans(root, session_labels=["b"]) == []
 
 
+def test_a_session_may_be_in_a_derivatives_dataset_only(dataset: Make) -> None:
+    root = dataset({"sub-1/ses-a/anat/sub-1_ses-a_T2starw.nii.gz": None})
+    qsm = dataset({"sub-1/ses-b/anat/sub-1_ses-b_Chimap.nii.gz": None}, name="qsm")
+    assert found(root, session_labels=["b"], derivatives=[("qsm", qsm)]) == {"sub-1_ses-b_Chimap": "qsm"}
+
+
+def test_filters_take_labels_as_the_command_line_does_and_say_when_nothing_passes(
+    dataset: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = dataset(
+        {"sub-1/ses-a/anat/sub-1_ses-a_T2starw.nii.gz": None, "sub-1/ses-a/anat/sub-1_ses-a_swi.nii.gz": None}
+    )
+    assert found(root, filters={"gre": {"session": "ses-a"}, "swi": {"session": "a"}}) == found(root)
+    assert caplog.text == ""
+    assert set(found(root, filters={"gre": {"session": "b"}}).values()) == {"swi"}
+    assert "The filter for gre passes no image." in caplog.text
+
+
 def test_filters_narrow_and_with_a_suffix_replace_the_rules(dataset: Make) -> None:
     root = dataset(
         {
@@ -227,6 +245,9 @@ def test_sidecars_are_inherited_and_broken_ones_ignored(
     assert one.metadata == {"MagneticFieldStrength": 3.0, "EchoTime": 0.02, "Manufacturer": "A"}
     assert two.metadata == {"MagneticFieldStrength": 3.0, "EchoTime": 0.5}
     assert "not valid JSON" in caplog.text
+    assert one.warnings == ("The sidecar sub-1_T2starw.json was ignored (it is not valid JSON).",)
+    (root / "sub-1/anat/sub-1_acq-x_T2starw.json").write_text("[1]", encoding="utf-8")
+    assert "The sidecar sub-1_acq-x_T2starw.json was ignored" in find_scans(root)[0].warnings[1]
 
 
 def test_echo_time_in_milliseconds_and_field_in_gauss_are_put_right(dataset: Make) -> None:
@@ -266,6 +287,26 @@ def test_users_brain_mask_is_taken_if_it_lies_on_the_grid(dataset: Make) -> None
         "T2starw": "sub-1_acq-x_space-T2starw_desc-brain_mask.nii.gz",
         "swi": None,
     }
+
+
+def test_a_brain_mask_may_be_stored_with_its_axes_another_way_round(
+    dataset: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = dataset({"sub-1/anat/sub-1_T2starw.nii.gz": None})
+    image = head_image()
+    turn = nib.orientations.axcodes2ornt("PLS")
+    turned = image.as_reoriented(
+        nib.orientations.ornt_transform(nib.orientations.io_orientation(image.affine), turn)
+    )
+    masks = dataset({"sub-1/anat/sub-1_desc-brain_mask.nii.gz": turned}, name="masks")
+    (scan,) = find_scans(root, derivatives=[("masks", masks)])
+    assert scan.brain_mask is not None
+    shifted = image.affine.copy()
+    shifted[0, 3] += 5
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), shifted), scan.brain_mask)
+    (scan,) = find_scans(root, derivatives=[("masks", masks)])
+    assert scan.brain_mask is None
+    assert "not on the grid of sub-1_T2starw.nii.gz" in caplog.text
 
 
 def test_t1w_of_the_session_comes_first_and_never_from_another(dataset: Make) -> None:
