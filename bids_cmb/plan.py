@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from bids_cmb.bids.images import count_voxels
 from bids_cmb.bids.outputs import ScanFiles, source_uri
 from bids_cmb.bids.tables import table_text
-from bids_cmb.resources import workers_within_memory
+from bids_cmb.resources import scan_memory_gb, workers_within_memory
 
 if TYPE_CHECKING:
     from bids_cmb.config import RunConfig
     from bids_cmb.types import Scan
+
+_log = logging.getLogger(__name__)
 
 
 def plan_table(scans: Sequence[Scan], config: RunConfig) -> str:
@@ -54,7 +57,10 @@ def why_nothing(config: RunConfig) -> str:
 def count_workers(scans: Sequence[Scan], config: RunConfig) -> int:
     """Return how many scans to work on at once: what was asked for, as far as there are scans and memory."""
     wanted = min(config.nprocs, len(scans))
-    if wanted <= 1:
+    if wanted <= 1 and config.mem_gb is None:
         return 1
     largest = max(count_voxels(scan.path) for scan in scans)
+    needed = scan_memory_gb(largest)
+    if config.mem_gb is not None and needed > config.mem_gb:
+        _log.warning("The largest scan may take %.1f GB, more than --mem-gb %g.", needed, config.mem_gb)
     return workers_within_memory(wanted, largest, config.mem_gb)

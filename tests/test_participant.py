@@ -199,6 +199,16 @@ def test_nothing_to_do_says_why(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_scan_that_may_not_fit_into_memory_is_said(
+    dataset: Make, run_here: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = dataset({"sub-01/anat/sub-01_T2starw.nii.gz": None})
+    assert run_here(raw, tmp_path / "out", "--mem-gb", "0.2") == 0
+    assert "more than --mem-gb 0.2" in capsys.readouterr().err
+    assert run_here(raw, tmp_path / "out", "--mem-gb", "16", "--force") == 0
+    assert "--mem-gb" not in capsys.readouterr().err
+
+
 def test_dry_run_lists_scans_and_writes_nothing(
     dataset: Make, run_here: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
