@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from bids_cmb.bids.tables import format_cell, read_table, table_text, to_number, write_table
+from bids_cmb.bids.tables import (
+    CANDIDATE_COLUMN_NOTES,
+    format_cell,
+    read_table,
+    table_text,
+    to_number,
+    write_table,
+)
+from bids_cmb.detector.cleanup import ZONE_PENALTY
 
 
 @pytest.mark.parametrize(
@@ -67,3 +75,9 @@ def test_damaged_tables_say_so(tmp_path: Path, content: bytes | None) -> None:
 
 def test_numbers_in_cells() -> None:
     assert [to_number(cell) for cell in ("1.5", "n/a", "nan", None)] == [1.5, None, None, None]
+
+
+def test_every_fate_of_a_candidate_is_explained() -> None:
+    levels = CANDIDATE_COLUMN_NOTES["fate"]["Levels"]
+    rules = {"outside_brain", "too_large", "negative_susceptibility", "low_contrast", "edge"}
+    assert set(levels) == {"accepted", "stage2", *rules, *ZONE_PENALTY}
