@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from bids_cmb.errors import InputError
-from bids_cmb.evaluation.bootstrap import Resamples, interval
+from bids_cmb.evaluation.bootstrap import Resamples, ratio
 from bids_cmb.imaging.brain_mask import mask_brain
 from bids_cmb.imaging.prepare import prepare
 from bids_cmb.imaging.volume import load_image
@@ -166,10 +166,9 @@ def truth(folders: Sequence[Path], *, whole: bool) -> None:
     for kind, values in sorted(rows.items()):
         dice = np.array([v[0] for v in values])
         draws = Resamples.of([v[3] for v in values])
-        sums = draws.totals(np.stack([dice, np.ones(len(dice))], axis=1))
-        low, high = interval(sums[:, 0] / sums[:, 1])
+        mean = ratio("", "Dice", dice, np.ones(len(dice)), draws, unit="scans", proportion=False)
         print(
-            f"{kind}: {len(dice)} scans of {draws.subjects} subjects, Dice {dice.mean():.3f} (95 % CI {low:.3f}-{high:.3f}), worst {dice.min():.3f};"
+            f"{kind}: {len(dice)} scans of {draws.subjects} subjects, Dice {mean.value:.3f} (95 % CI {mean.low:.3f}-{mean.high:.3f}), worst {dice.min():.3f};"
             f" {sum(v[1] for v in values)} of {sum(v[2] for v in values)} visible microbleeds outside"
         )
 

@@ -194,3 +194,12 @@ def _make_database(root: Path, database: Path) -> None:
         database.mkdir(exist_ok=True)
         for part in sorted(made.iterdir(), key=lambda path: path.suffix == ".sqlite"):
             part.replace(database / part.name)
+
+
+def names_in(folder: Path) -> list[str]:
+    """Names of what lies in a folder, sorted; none if it is not there or can't be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries)
+    except OSError:
+        return []

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bids_cmb.bids.entities import join_name, parse_name, scan_entities
-from bids_cmb.bids.listing import list_subjects
+from bids_cmb.bids.listing import list_subjects, names_in
 from bids_cmb.bids.outputs import LESIONS_ENDING
 from bids_cmb.bids.records import FOLDER, ScanRecord, Status, read_record
 from bids_cmb.bids.sidecars import load_json_object
@@ -94,7 +93,7 @@ def read_outcomes(output_dir: Path) -> Iterator[ScanOutcome]:
 
 def _read_records(folder: Path) -> dict[tuple[str, str], ScanRecord]:
     records: dict[tuple[str, str], ScanRecord] = {}
-    for name in _names(folder):
+    for name in names_in(folder):
         record = read_record(folder / name) if name.endswith(".json") else None
         if record is not None and record.name == name.removesuffix(".json"):
             parsed = parse_name(name)
@@ -104,22 +103,14 @@ def _read_records(folder: Path) -> dict[tuple[str, str], ScanRecord]:
     return records
 
 
-def _names(folder: Path) -> list[str]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entry.name for entry in entries)
-    except OSError:
-        return []
-
-
 def _anatomy_folders(home: Path) -> list[Path]:
-    sessions = [home / name for name in _names(home) if name.startswith("ses-")]
+    sessions = [home / name for name in names_in(home) if name.startswith("ses-")]
     return [place / "anat" for place in (home, *sessions)]
 
 
 def _read_folder(folder: Path, records: Mapping[str, ScanRecord]) -> dict[str, ScanOutcome]:
     """Read the scans of one folder; the key is the scan's name in the records."""
-    names = _names(folder)
+    names = names_in(folder)
     complete = {name.removesuffix(".json") for name in names if name.endswith(f"{LESIONS_ENDING}.json")}
     begun = {
         name.removesuffix(_MASK_ENDING) + LESIONS_ENDING for name in names if name.endswith(_MASK_ENDING)

@@ -31,7 +31,7 @@ _PROJECTION = re.compile(r"m(?:in|n)?ip", re.IGNORECASE)
 _PHASE = re.compile(r"phase(?!enc|[ap][ap]|[lr][lr])|^pha?$", re.IGNORECASE)
 
 #: How fMRIPrep's filter files say null and any value.
-_QUERIES = {"Query.NONE": None, "Query.ANY": "*"}
+_QUERIES: Mapping[object, object] = {"Query.NONE": None, "Query.ANY": "*"}
 
 Filter = Mapping[str, Any]
 Filters = Mapping[str, Filter]
@@ -114,13 +114,7 @@ def read_filters(path: Path) -> dict[str, dict[str, Any]]:
         raise UsageError(f"{shape}; '{unknown[0]}' is not one of {', '.join(CONTRASTS)}.")
     for contrast, wanted in content.items():
         _check_filter(path, contrast, wanted)
-    return {
-        contrast: {
-            key: _QUERIES.get(value, value) if isinstance(value, str) else value
-            for key, value in wanted.items()
-        }
-        for contrast, wanted in content.items()
-    }
+    return content
 
 
 def _check_filter(path: Path, contrast: str, wanted: Filter) -> None:
@@ -150,6 +144,7 @@ def passes(file: BidsFile, wanted: Filter) -> bool:
 
 
 def _matches(key: str, own: str | None, item: object) -> bool:
+    item = _QUERIES.get(item, item)
     if item is None or own is None:
         return item is None and own is None
     return item == "*" or same_value(key, own, str(item).removeprefix(f"{key}-"))

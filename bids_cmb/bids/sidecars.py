@@ -44,12 +44,12 @@ class SidecarReader:
 
     def problems_of(self, file: BidsFile) -> list[str]:
         """Return a sentence for each sidecar of one image that could not be read, which names it without its folder."""
-        self.read(file)
-        return [
-            self._problems[path].replace(str(path), path.name)
-            for path in self._sidecars(file)
-            if path in self._problems
-        ]
+        found = []
+        for path in self._sidecars(file):
+            self._load(path)
+            if path in self._problems:
+                found.append(self._problems[path].replace(str(path), path.name))
+        return found
 
     @property
     def problems(self) -> list[str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from bids_cmb.bids.entities import Entities, parse_name
+from bids_cmb.bids.listing import names_in
 from bids_cmb.bids.outputs import ScanFiles
 from bids_cmb.bids.records import FOLDER, read_record, write_record
 from bids_cmb.bids.rules import scan_key
@@ -38,7 +38,7 @@ def mark_superseded(output_dir: Path, scans: Sequence[Scan]) -> list[str]:
     keys = {key for _, key in chosen}
     current = set(chosen.values())
     notes = []
-    for name in _names(output_dir / FOLDER):
+    for name in names_in(output_dir / FOLDER):
         parsed = parse_name(name)
         if parsed is None or name.removesuffix(".json") in current or scan_key(parsed[0]) not in keys:
             continue
@@ -52,11 +52,3 @@ def mark_superseded(output_dir: Path, scans: Sequence[Scan]) -> list[str]:
                 (output_dir / f"{record.participant_id}.html").unlink()  # it is made anew
             notes.append(f"The earlier results of {record.name} no longer count: {instead} is used instead.")
     return notes
-
-
-def _names(folder: Path) -> list[str]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entry.name for entry in entries if entry.name.endswith(".json"))
-    except OSError:
-        return []

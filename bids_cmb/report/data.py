@@ -10,7 +10,7 @@ import csv
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -125,12 +125,19 @@ class Failure:
 def read_failures(output_dir: Path, subject: str) -> list[Failure]:
     """Read the records of a subject's failed scans (``logs/scans/*.json``), by name."""
     failures = []
+    for name, record in _records(output_dir, subject):
+        if record.get("status") == "failed":
+            log = str(record.get("log", ""))
+            failures.append(Failure(name, str(record.get("message", "")), log, _tail(output_dir, log)))
+    return failures
+
+
+def _records(output_dir: Path, subject: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the records of a subject's scans with their names, by name."""
     for path in sorted((output_dir / "logs" / "scans").glob(f"sub-{subject}_*.json")):
         record = read_json(path)
-        if record.get("status") == "failed" and record.get("participant_id") == f"sub-{subject}":
-            log = str(record.get("log", ""))
-            failures.append(Failure(path.stem, str(record.get("message", "")), log, _tail(output_dir, log)))
-    return failures
+        if record.get("participant_id") == f"sub-{subject}":
+            yield path.stem, record
 
 
 def _tail(output_dir: Path, log: str, lines: int = 25) -> str:
@@ -150,9 +157,10 @@ def _tail(output_dir: Path, log: str, lines: int = 25) -> str:
 
 def _outdated(output_dir: Path, subject: str) -> set[str]:
     """Sources of a subject's scans whose files are of an earlier run: they failed since, or others took their place."""
-    records = (read_json(path) for path in (output_dir / "logs" / "scans").glob(f"sub-{subject}_*.json"))
     return {
-        str(record.get("source")) for record in records if record.get("status") in ("failed", "superseded")
+        str(record.get("source"))
+        for _, record in _records(output_dir, subject)
+        if record.get("status") in ("failed", "superseded")
     }
 
 

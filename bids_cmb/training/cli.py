@@ -215,7 +215,7 @@ def _simulate(arguments: argparse.Namespace) -> int:
 def _train(arguments: argparse.Namespace) -> int:
     from bids_cmb.training.prepared import prepare_corpus
     from bids_cmb.training.recipe import Recipe, earlier_anatomy, train_model
-    from bids_cmb.training.simulate.corpus import head_of
+    from bids_cmb.training.simulate.corpus import heads_in
 
     training, validation = (
         prepare_corpus(folder, processes=arguments.processes, report=_prepared)
@@ -225,9 +225,7 @@ def _train(arguments: argparse.Namespace) -> int:
         raise UsageError(
             f"Both folders need simulated scans (found {len(training)} and {len(validation)}); make them with `bids-cmb-train simulate`."
         )
-    names = [
-        {head_of(p) for p in sorted(f.glob("*.npz"))} for f in (arguments.training, arguments.validation)
-    ]
+    names = [heads_in(folder) for folder in (arguments.training, arguments.validation)]
     names[0] |= earlier_anatomy(arguments.continue_from)
     shared = names[0] & names[1]
     if shared:

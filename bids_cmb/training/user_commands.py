@@ -235,12 +235,11 @@ def _recipe(arguments: argparse.Namespace) -> FinetuneRecipe:
 def _simulated(arguments: argparse.Namespace) -> tuple[list[TrainingScan], set[str]]:
     """Simulated scans to mix in, and the heads that they are of."""
     from bids_cmb.training.prepared import prepare_corpus
-    from bids_cmb.training.simulate.corpus import head_of
+    from bids_cmb.training.simulate.corpus import heads_in
 
     if arguments.simulated is None or arguments.simulated_share == 0:
         return [], set()
-    scans = prepare_corpus(arguments.simulated, processes=arguments.processes)
-    return scans, {head_of(path) for path in sorted(arguments.simulated.glob("*.npz"))}
+    return prepare_corpus(arguments.simulated, processes=arguments.processes), heads_in(arguments.simulated)
 
 
 def _finetune(arguments: argparse.Namespace) -> int:

@@ -203,6 +203,7 @@ def test_filters_take_labels_as_the_command_line_does_and_say_when_nothing_passe
         {"sub-1/ses-a/anat/sub-1_ses-a_T2starw.nii.gz": None, "sub-1/ses-a/anat/sub-1_ses-a_swi.nii.gz": None}
     )
     assert found(root, filters={"gre": {"session": "ses-a"}, "swi": {"session": "a"}}) == found(root)
+    assert found(root, filters={"gre": {"run": "Query.NONE", "session": ["Query.ANY"]}}) == found(root)
     assert caplog.text == ""
     assert set(found(root, filters={"gre": {"session": "b"}}).values()) == {"swi"}
     assert "The filter for gre passes no image." in caplog.text

@@ -133,10 +133,15 @@ def save_scan(scan: SimulatedScan, path: Path) -> None:
     partial.replace(path)
 
 
-def head_of(path: Path) -> str:
+def _head_of(path: Path) -> str:
     """Read the name of the head that a scan was made from, and nothing else of the file."""
     with np.load(path, allow_pickle=False) as store:
         return str(json.loads(str(store["facts"]))["head"])
+
+
+def heads_in(folder: Path) -> set[str]:
+    """Read the names of the heads that the scans of a folder were made from."""
+    return {_head_of(path) for path in sorted(folder.glob("*.npz"))}
 
 
 def load_scan(path: Path) -> SimulatedScan:
