@@ -355,7 +355,7 @@ def _stripped_mask(mask: Tensor, image: Tensor | None, acquisition: Acquisition,
     voxel = acquisition.voxel
     soft = smooth(mask.float(), tuple(2.0 / v for v in voxel))  # type: ignore[arg-type]
     uneven = smooth_field(rng, acquisition.final_size, voxel, 15.0) * rng.uniform(0.0, 0.14)
-    out = (soft + uneven) > rng.uniform(0.3, 0.75)
+    out = ((soft + uneven) > rng.uniform(0.3, 0.75)) & (soft > 0.05)  # no island far from the brain
     if image is not None and rng.chance(0.3):
         local = smooth(image, tuple(0.7 / v for v in voxel))  # type: ignore[arg-type]
         out &= local > rng.uniform(0.05, 0.25) * float(image[mask].median())

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import cast
+
 import numpy as np
 import pytest
+import torch
 
 from bids_cmb.errors import InputError
 from bids_cmb.training.simulate.corpus import load_scan, make_corpus, plan, save_scan
 from bids_cmb.training.simulate.heads import save_head, shipped_head
 from bids_cmb.training.simulate.lesions import LargeBleeds
+from bids_cmb.training.simulate.physics import Acquisition
 from bids_cmb.training.simulate.protocol import Protocol
-from bids_cmb.training.simulate.scan import SimulatedScan, simulate_session
+from bids_cmb.training.simulate.random_source import RandomSource
+from bids_cmb.training.simulate.scan import SimulatedScan, _stripped_mask, simulate_session
 
 PROTOCOLS = {
     "swi": Protocol("swi", (1.2, 1.2, 1.8), 1.0, True, 0.02, 3.0, 30.0, True, (5.0, 0.0, 0.0)),
@@ -108,3 +114,13 @@ def test_another_file_is_refused_in_a_sentence(tmp_path) -> None:
     (tmp_path / "x.npz").write_bytes(b"nonsense")
     with pytest.raises(InputError, match=r"x\.npz is not a simulated scan"):
         load_scan(tmp_path / "x.npz")
+
+
+def test_stripping_leaves_no_islands_far_from_the_brain() -> None:
+    axis = torch.arange(80.0) - 40
+    distance = (axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + axis[None, None, :] ** 2).sqrt() * 2.0
+    acquisition = cast("Acquisition", SimpleNamespace(voxel=(2.0, 2.0, 2.0), final_size=(80, 80, 80)))
+    for seed in range(12):
+        mask = _stripped_mask(distance < 40, None, acquisition, RandomSource(seed))
+        assert mask.any()
+        assert not bool((mask & (distance > 46)).any())
