@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -89,7 +90,7 @@ def collect_candidates(
     peaks, heights = find_peaks(heat, scan.spacing, threshold)
     if add_missed:
         peaks, heights = peaks[:_MOST], heights[:_MOST]
-    labels, found = _match(peaks.numpy(), scan)
+    labels, found = label_peaks(peaks.numpy(), scan)
     missing = torch.from_numpy(scan.lesions[~found]).round().long()
     missed = len(missing)
     if add_missed and missed:
@@ -109,8 +110,22 @@ def collect_candidates(
     )
 
 
-def _match(peaks: np.ndarray, scan: TrainingScan) -> tuple[np.ndarray, np.ndarray]:
-    """Label peaks, highest first: a lesion takes the first peak within max(3 mm, radius + 1 mm)."""
+def label_peaks(peaks: npt.NDArray[np.int64], scan: TrainingScan) -> tuple[np.ndarray, np.ndarray]:
+    """Say which peaks are lesions: a lesion takes the first peak within 3 mm, or within its radius + 1 mm.
+
+    Parameters
+    ----------
+    peaks
+        (N, 3) working voxels, highest first.
+    scan
+        With lesions.
+
+    Returns
+    -------
+    tuple
+        Labels (N,): 1 microbleed, 0 not, -1 a further peak on a lesion, or one on a lesion that does not count; and
+        which lesions (M,) have a peak.
+    """
     spacing = np.array(scan.spacing)
     labels = np.zeros(len(peaks), np.int64)
     found = np.zeros(len(scan.lesions), bool)
@@ -126,7 +141,9 @@ def _match(peaks: np.ndarray, scan: TrainingScan) -> tuple[np.ndarray, np.ndarra
             if (distance <= reach).any():
                 labels[i] = -1  # a second peak on a lesion
                 continue
+        # The slices beside that of its centre show a lesion too, and thick ones lie further from it than its radius.
+        on_outline = bool(scan.segmentation[tuple(peak)] > 0)
         apart = np.linalg.norm((scan.ignored - peak) * spacing, axis=1)
-        if (apart <= np.maximum(3.5, scan.ignored_diameters / 2)).any():
+        if on_outline or (apart <= np.maximum(3.5, scan.ignored_diameters / 2)).any():
             labels[i] = -1
     return labels, found
