@@ -11,7 +11,7 @@
 #   PYTHON=...     with the packages of this project (default: its .venv)
 #   TRIAL=1        tries all steps with two subjects and a few training steps (in another FOLDER)
 #
-# The heads are named in models/README.md. About 5 hours on 4 CPU cores that compute in bfloat16; the new model is FOLDER/models.
+# The heads are named in models/README.md. About 3 hours on 4 CPU cores that compute in bfloat16; the new model is FOLDER/models.
 set -euo pipefail
 if [[ $# -ne 3 ]]; then
     sed -n 's/^# \{0,1\}//p' "$0" | sed -n '6,13p' >&2
@@ -51,11 +51,11 @@ head_of() {
 head_of gif "$gif" gif
 head_of philips "$philips" t1w
 cp "$project/bids_cmb/data/mni_head.npz" mni.npz
-simulate TRAINING 92 --heads mni.npz gif.npz --seed 32000 \
+simulate TRAINING 64 --heads mni.npz gif.npz --seed 32000 \
     --contrasts gre swi qsm gre swi qsm gre --microbleeds 8 45 --large-share 0.12
 simulate VALIDATION 16 --heads philips.npz --seed 22200
 app train TRAINING VALIDATION --out trained --processes "$processes" --device "$device" \
-    --stage1-steps "$(of 12000 30)" --teacher-steps "$(of 3000 4)" --student-steps "$(of 9000 4)" --precision bfloat16
+    --stage1-steps "$(of 6000 30)" --teacher-steps "$(of 3000 4)" --student-steps "$(of 9000 4)" --precision bfloat16
 mkdir -p models
 cp trained/bids-cmb-1.json trained/bids-cmb-1.safetensors models/
 app operating-points VALIDATION --model models --false-per-scan 0.75 --processes "$processes"
