@@ -55,6 +55,7 @@ class Choice:
     blind: tuple[int, ...] = ()
     untold: bool = False
     split: bool = False
+    times_as_wide: int = 1
     pool: str = ""
 
 
@@ -68,6 +69,7 @@ CHOICES = (
     Choice("... without the wide view", blind=(3, 4, 5)),
     Choice("... without contrast, thickness and place", untold=True),
     Choice("... one network for each contrast, a third of the steps each", split=True),
+    Choice("... twice as wide", times_as_wide=2),
 )
 
 
@@ -75,7 +77,8 @@ class PartlyBlind(Student):
     """A student that sees nothing of some channels, or is told nothing of the candidate."""
 
     def __init__(self, teacher: Teacher, choice: Choice) -> None:
-        super().__init__(teacher.channels, teacher.widths)
+        a, b, c = (choice.times_as_wide * width for width in teacher.widths)
+        super().__init__(teacher.channels, (a, b, c))
         self._seen = torch.tensor([float(c not in choice.blind) for c in range(2 * teacher.channels)])
         self._told = float(not choice.untold)
 
