@@ -156,6 +156,8 @@ def _settings(folder: Path, threads: int) -> dict[str, str]:
     settings = dict.fromkeys(_THREAD_VARIABLES, str(threads)) | dict.fromkeys(_CACHE_VARIABLES, str(caches))
     settings |= {
         "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": "1",
+        # Threads that wait give up their core: on a busy node they would take it from those that they wait for.
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # with no other setting is cuBLAS deterministic
         "MPLBACKEND": "Agg",
         "TMPDIR": str(folder),

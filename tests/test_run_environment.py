@@ -36,6 +36,17 @@ def test_caches_and_scratch_go_to_the_work_folder_and_vanish(
     assert not Path(tempfile.gettempdir()).is_relative_to(scratch)
 
 
+@pytest.mark.parametrize("chosen", [None, "ACTIVE"])
+def test_waiting_threads_give_up_their_core_unless_the_user_chose(
+    chosen: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if chosen:
+        monkeypatch.setenv("OMP_WAIT_POLICY", chosen)
+    with settled(config(tmp_path)):
+        assert os.environ["OMP_WAIT_POLICY"] == (chosen or "PASSIVE")
+
+
 def test_no_place_for_scratch_files_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="--work-dir"), settled(config(tmp_path, tmp_path / "file")):

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from bids_cmb.errors import InputError
+from bids_cmb.memory import keep_freed_memory
 from bids_cmb.training.simulate.heads import load_head
 from bids_cmb.training.simulate.lesions import USUAL_LARGE, Deposit, LargeBleeds
 from bids_cmb.training.simulate.protocol import Protocol
@@ -92,6 +93,7 @@ def _is_there(order: Order) -> bool:
 
 def _make(job: tuple[Order, str]) -> Order:
     order, device = job
+    keep_freed_memory()
     if device == "cpu" and multiprocessing.parent_process() is not None:
         torch.set_num_threads(1)
     contrasts = [contrast for contrast, _ in order.paths]

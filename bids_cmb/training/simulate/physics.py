@@ -50,6 +50,11 @@ def relaxation_scale(field_strength: float) -> float:
     return max(0.2, 0.2 + 0.8 * field_strength / 3.0)
 
 
+def decayed(m0: Tensor, r2star: Tensor, protocol: Protocol) -> Tensor:
+    """Magnitude ``M0 exp(-TE R2*)`` at the echo of a protocol, in a field without slope; R2* at 3 T (1/s)."""
+    return m0 * torch.exp(-protocol.echo_time * relaxation_scale(protocol.field_strength) * r2star)
+
+
 def signal(m0: Tensor, r2star: Tensor, shift: Tensor, protocol: Protocol) -> Tensor:
     """Complex gradient-echo signal ``M0 exp(-TE R2*) exp(2 pi i gamma B0 TE dB/B0)`` of each fine voxel.
 
@@ -64,7 +69,7 @@ def signal(m0: Tensor, r2star: Tensor, shift: Tensor, protocol: Protocol) -> Ten
     protocol
         Echo time and field strength.
     """
-    decay = m0 * torch.exp(-protocol.echo_time * relaxation_scale(protocol.field_strength) * r2star)
+    decay = decayed(m0, r2star, protocol)
     turns = (MHZ_PER_TESLA * protocol.field_strength * protocol.echo_time) * shift
     for axis in range(turns.ndim):
         if turns.shape[axis] > 1:
@@ -116,9 +121,11 @@ def slice_matrix(fine: int, slices: int, *, sharpness: float) -> Tensor:
 
 
 def apply_along(volume: Tensor, matrix: Tensor, axis: int) -> Tensor:
-    """Multiply one axis of a complex (X, Y, Z) volume by a (out, in) matrix."""
-    moved = volume.movedim(axis, -1)
-    return (moved @ matrix.T.to(moved.device)).movedim(-1, axis)
+    """Multiply one axis of an (X, Y, Z) volume by a (out, in) matrix; both real or both complex."""
+    matrix = matrix.to(volume.device)
+    if axis == 0:
+        return (matrix @ volume.flatten(1)).unflatten(1, volume.shape[1:])
+    return matrix @ volume if axis == 1 else volume @ matrix.T
 
 
 class Acquisition:

@@ -25,7 +25,7 @@ from bids_cmb.training.simulate.lesions import (
     draw_deposits,
     draw_mimics,
 )
-from bids_cmb.training.simulate.physics import Acquisition, field_shift, signal
+from bids_cmb.training.simulate.physics import Acquisition, decayed, field_shift, signal
 from bids_cmb.training.simulate.products import SusceptibilityMapping, susceptibility_weighted
 from bids_cmb.training.simulate.protocol import Protocol, draw_protocol, main_field, slice_rotation
 from bids_cmb.training.simulate.random_source import RandomSource
@@ -326,7 +326,7 @@ def _susceptibility(
         (Maps(subject.chi, subject.r2star, subject.signal, subject.spacing), torch.zeros_like(extra)),
         (lesioned, extra),
     ):
-        weight = signal(maps.signal, maps.r2star, torch.zeros_like(shift), protocol).abs()
+        weight = decayed(maps.signal, maps.r2star, protocol)
         level = acquisition.sample(weight.to(torch.complex64)).real
         typical = float(level[mask].median())
         level = level.clamp(

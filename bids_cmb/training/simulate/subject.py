@@ -88,7 +88,7 @@ def make_subject(
     """
     device = rng.device
     zooms = tuple(np.linalg.norm(head.affine[:3, :3], axis=0).tolist())
-    labels = torch.from_numpy(open_sulci(head.labels, zooms, rng).astype(np.int64)).to(device)
+    labels = torch.from_numpy(open_sulci(head.labels, zooms, rng)).to(device)
     linear = _random_linear(rng, tilt)
     linear = linear * _plausible_size(head, labels, linear)
     frame = _frame(head, linear, spacing, labels)

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bids_cmb.training.simulate.grids import sample, smooth
-from bids_cmb.training.simulate.physics import Acquisition
+from bids_cmb.training.simulate.grids import smooth
+from bids_cmb.training.simulate.physics import Acquisition, apply_along
 from bids_cmb.training.simulate.subject import Subject
 from bids_cmb.training.simulate.tissues import BRAIN, Tissue, one_of
 from bids_cmb.training.simulate.vessels import Vessels
@@ -25,15 +25,22 @@ _IRON = (Tissue.PALLIDUM, Tissue.PUTAMEN, Tissue.RED_NUCLEUS, Tissue.SUBSTANTIA_
 
 
 def on_grid(fine: Tensor, acquisition: Acquisition) -> Tensor:
-    """Average a fine map over the final voxels, by trilinear sampling of a smoothed copy."""
-    factors = [f / a for f, a in zip(fine.shape, acquisition.final_size, strict=True)]
-    blurred = smooth(fine, tuple(0.4 * f for f in factors))  # type: ignore[arg-type]
-    axes = [
-        (torch.arange(a, device=fine.device) + 0.5) * f - 0.5
-        for a, f in zip(acquisition.final_size, factors, strict=True)
-    ]
-    points = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
-    return sample(blurred, points)
+    """Average a fine map over the final voxels: trilinear sampling of a smoothed copy, one axis after the other."""
+    out = fine
+    for axis in (2, 1, 0):  # slices first: they are fewest
+        out = apply_along(out, _averages(fine.shape[axis], acquisition.final_size[axis]), axis)
+    return out
+
+
+def _averages(fine: int, final: int) -> Tensor:
+    """Weights (final, fine) of the fine voxels of one axis in each final voxel."""
+    factor = fine / final
+    near = torch.eye(fine)
+    smoothed = smooth(near[:, :, None], (0.4 * factor, 0.0, 0.0))[..., 0]
+    place = (torch.arange(final) + 0.5) * factor - 0.5
+    # Between the two nearest fine voxels; beyond the border there is nothing.
+    between = (1 - (place[:, None] - torch.arange(fine)).abs()).clamp(min=0)
+    return between @ smoothed
 
 
 def surroundings(subject: Subject, vessels: Vessels, acquisition: Acquisition) -> npt.NDArray[np.uint8]:

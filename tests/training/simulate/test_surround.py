@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import pytest
+import torch
 
-from bids_cmb.training.simulate.surround import KINDS, cause_at
+from bids_cmb.training.simulate.grids import sample, smooth
+from bids_cmb.training.simulate.physics import Acquisition
+from bids_cmb.training.simulate.surround import KINDS, cause_at, on_grid
 
 AFFINE = np.diag([0.5, 0.5, 2.0, 1.0])
 HERE = np.array([10.0, 10.0, 20.0])
@@ -29,3 +34,19 @@ def test_a_drawn_mimic_goes_before_what_lies_around_and_a_wide_one_after() -> No
     assert cause_at(HERE, (wide,), np.zeros((40, 40, 20), np.uint8), AFFINE) == "superficial siderosis"
     far = ((18.0, 10.0, 20.0), 1.0, "pineal")
     assert cause_at(HERE, (far,), np.zeros((40, 40, 20), np.uint8), AFFINE) == "tissue"
+
+
+class Final:
+    """The grid of an acquisition, which is all that `on_grid` asks for."""
+
+    final_size = (9, 40, 7)  # coarser, finer and coarser than the fine grid
+
+
+def test_a_map_on_the_image_grid_is_a_smoothed_copy_sampled_between_its_voxels() -> None:
+    fine = torch.rand(27, 32, 30, generator=torch.Generator().manual_seed(1))
+    factors = [f / n for f, n in zip(fine.shape, Final.final_size, strict=True)]
+    axes = [(torch.arange(n) + 0.5) * f - 0.5 for n, f in zip(Final.final_size, factors, strict=True)]
+    points = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
+    x, y, z = (0.4 * f for f in factors)
+    expected = sample(smooth(fine, (x, y, z)), points)
+    torch.testing.assert_close(on_grid(fine, cast("Acquisition", Final())), expected, rtol=0, atol=1e-5)
