@@ -97,7 +97,7 @@ def process_scan(job: ScanJob) -> Detection:
     remove_abandoned(job.files.folder)
     # The page shows what was there before; without it, a run that is stopped now makes it anew next time.
     (config.output_dir / f"sub-{scan.subject}.html").unlink(missing_ok=True)
-    sources = companion_uris(scan, config, with_t1w=t1w is not None)
+    sources = companion_uris(scan, config, with_t1w=bool(anatomy.quality.get("t1w_used")))
     write_scan(scan, result, config.output_dir, sources=sources, save_preproc=config.save_preproc)
     return detection
 

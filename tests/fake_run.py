@@ -85,11 +85,11 @@ def detect(image: Any, mask: Any, contrast: str, model: FakeModel, *, device: st
 
 
 def locate(image: Any, mask: Any, contrast: str, *, t1w: Any = None, finer: bool = False) -> Anatomy:
-    del contrast, t1w, finer
+    del contrast, finer
     world_x = image.affine[0, 0] * np.arange(image.data.shape[0]) + image.affine[0, 3]
     sides = np.where(world_x < 0, mars_label("F", "L"), mars_label("F", "R"))
     mars = np.where(mask, sides[:, None, None], 0).astype(np.int32)
-    return Anatomy(mars, np.eye(4), {}, {"similarity": 0.7})
+    return Anatomy(mars, np.eye(4), {}, {"similarity": 0.7, "t1w_used": float(t1w is not None)})
 
 
 def assign_regions(detection: Detection, anatomy: Anatomy, image: Any) -> Detection:

@@ -8,7 +8,6 @@ from functools import partial
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from bids_cmb.anatomy.registration import Registration, register
@@ -65,15 +64,20 @@ class Lattice:
 
 
 def edge_zone(brain_mask: BoolArray, zooms: tuple[float, ...], depth_mm: float) -> Zone:
-    """How near the surface of the brain mask a voxel lies: 1 at the surface, 0 from `depth_mm` on.
+    """How near the surface of the brain mask a voxel's centre lies: 1 at the surface, 0 from `depth_mm` on.
 
-    Where the brain runs out of the field of view there is no surface.
+    The surface is made of the faces between voxels inside and outside, so that a voxel of a thick slice counts as deep
+    as it is. Where the brain runs out of the field of view there is no surface.
     """
     box = bounding_box(brain_mask, (1, 1, 1))
     near = brain_mask[box]
-    inner = ndimage.binary_erosion(near, border_value=1)
     corner = [side.start for side in box]
-    surface = cKDTree((np.argwhere(near & ~inner) + corner) * np.asarray(zooms), balanced_tree=False)
+    faces = []
+    for axis in range(3):
+        between = np.argwhere(np.diff(near, axis=axis)).astype(np.float64)
+        between[:, axis] += 0.5
+        faces.append(between + corner)
+    surface = cKDTree(np.concatenate(faces) * np.asarray(zooms), balanced_tree=False)
 
     def strength(voxels: npt.NDArray[np.intp]) -> FloatArray:
         distance, _ = surface.query(voxels * np.asarray(zooms), distance_upper_bound=depth_mm)
@@ -144,8 +148,9 @@ def _label_planes(
         side, place = box[axis - 1], places[axis - 1]
         known = _between(known, place, np.arange(side.start, side.stop), axis)
     top = np.asarray(atlas.labels.shape) - 1
-    flat = atlas.labels.ravel()
-    strides = np.asarray(atlas.labels.strides)
+    labels = np.ascontiguousarray(atlas.labels)
+    flat = labels.ravel()
+    strides = np.asarray(labels.strides)
     for number in range(box[0].start, box[0].stop):
         here = np.rint(_between(known, places[0], np.array([number]), 1)[:, 0]).astype(np.intp)
         i, j, k = (np.clip(axis, 0, high) for axis, high in zip(here, top, strict=True))
@@ -164,7 +169,13 @@ def _between(values: FloatArray, at: DoubleArray, wanted: npt.NDArray[np.intp], 
 def find_zones(
     volume: Volume, brain_mask: BoolArray, registration: Registration, contrast: Contrast
 ) -> dict[str, Zone]:
-    """Zones of mimics on the image grid (see `bids_cmb.anatomy.structures.ZONES`), and ``edge``."""
+    """Zones of mimics on the image grid (see `bids_cmb.anatomy.structures.ZONES`), and ``edge``.
+
+    Where the registration failed, ``edge`` alone: it needs none, and no place is known for the others.
+    """
+    edge = {"edge": edge_zone(brain_mask, volume.zooms, EDGE_DEPTH_MM[contrast])}
+    if registration.failed:
+        return edge
 
     def strength(voxels: npt.NDArray[np.intp], number: int) -> FloatArray:
         world = apply_matrix(volume.affine[:3, :3], voxels.astype(np.float64)) + volume.affine[:3, 3]
@@ -173,7 +184,7 @@ def find_zones(
         return interpolate(one, to_voxels(registration(world), atlas.affine))[:, 0]
 
     zones: dict[str, Zone] = {name: partial(strength, number=k) for k, name in enumerate(ZONES)}
-    return zones | {"edge": edge_zone(brain_mask, volume.zooms, EDGE_DEPTH_MM[contrast])}
+    return zones | edge
 
 
 def locate(
@@ -205,8 +216,8 @@ def locate(
     Returns
     -------
     Anatomy
-        Region map, world to MNI, zones, figures and warnings. With hardly any brain in the mask, regions and zones
-        are empty and a warning says so.
+        Region map, world to MNI, zones, figures and warnings. With hardly any brain in the mask there are no regions
+        and no zone but ``edge``, and a warning says so.
     """
     volume_ml = float(np.count_nonzero(brain_mask)) * image.voxel_volume / 1000.0
     if volume_ml < LEAST_BRAIN_ML:
@@ -216,7 +227,7 @@ def locate(
         return Anatomy(
             np.zeros(image.data.shape, np.int32),
             np.full((4, 4), np.nan),
-            {},
+            {"edge": edge_zone(brain_mask, image.zooms, EDGE_DEPTH_MM[contrast])} if volume_ml else {},
             {"similarity": 0.0, "overlap": 0.0},
             (warning,),
         )

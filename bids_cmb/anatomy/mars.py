@@ -13,10 +13,11 @@ from bids_cmb.types import Anatomy, Candidate, Category, Detection, Hemisphere, 
 #: Voxels this far around a lesion still vote, less and less: the deposit is smaller than what shows, and atlas
 #: borders are no sharper than this, mm.
 NEIGHBOURHOOD_MM = 3.0
-#: Width of the vote: a voxel this far from the lesion's centre line counts exp(-1/2), mm.
+#: Width of the vote: a voxel this far from the lesion's nearest voxel counts exp(-1/2), mm.
 VOTE_SD_MM = 2.0
-#: A second region with at least this share of the winner's vote is named in a flag.
+#: A second region with at least this share of the winner's vote is named in a flag; so is the other side.
 BORDER_SHARE = 0.5
+OTHER_SIDE = "other_side"
 
 IndexArray = npt.NDArray[np.intp]
 
@@ -58,7 +59,7 @@ def region_votes(
     return {int(label): float(votes[label]) / total for label in order}
 
 
-def choose_region(votes: dict[int, float]) -> tuple[int, str]:
+def choose_region(votes: dict[int, float]) -> tuple[int, tuple[str, ...]]:
     """Winner of a vote and the code of a close second region.
 
     The category is decided first (lobar, deep, infratentorial), then the region inside it, then the side: a lesion
@@ -73,8 +74,9 @@ def choose_region(votes: dict[int, float]) -> tuple[int, str]:
     -------
     int
         Label of the winner.
-    str
-        Code of another region with at least `BORDER_SHARE` of the winner's votes, or an empty string.
+    tuple of str
+        What else the lesion may lie in: the code of another region with at least `BORDER_SHARE` of the winner's votes,
+        and `OTHER_SIDE` if the same region of the other side has as many.
     """
     categories: dict[Category, float] = {}
     codes: dict[str, float] = {}
@@ -90,8 +92,10 @@ def choose_region(votes: dict[int, float]) -> tuple[int, str]:
     winner = max(sides, key=lambda label: inside[label])
     others = {name: weight for name, weight in codes.items() if name != code}
     second = max(sorted(others), key=lambda name: others[name], default="")
-    close = bool(second) and others[second] >= BORDER_SHARE * codes[code]
-    return winner, second if close else ""
+    close = [second] if second and others[second] >= BORDER_SHARE * codes[code] else []
+    if codes[code] - inside[winner] >= BORDER_SHARE * inside[winner]:
+        close.append(OTHER_SIDE)
+    return winner, tuple(close)
 
 
 def _box(place: tuple[slice, ...], margin: tuple[int, ...], shape: tuple[int, ...]) -> tuple[slice, ...]:
@@ -135,7 +139,7 @@ def _assign(
     box = _box(place, margin, shape)
     lesion = detection.labels[box] == candidate.index if lesion_whole else _only(place, box)
     votes = region_votes(anatomy.mars[box], lesion, zooms)
-    second = ""
+    second: tuple[str, ...] = ()
     if votes:
         label, second = choose_region(votes)
     else:
@@ -146,8 +150,7 @@ def _assign(
         return replace(candidate, mni=mni)
     code, category, hemisphere = mars_region(label)
     flags = tuple(flag for flag in candidate.flags if not flag.startswith("border:"))
-    if second:
-        flags = (*flags, f"border:{second}")
+    flags = (*flags, *(f"border:{name}" for name in second))
     side: Hemisphere = hemisphere
     return replace(candidate, mars_region=code, mars_category=category, hemisphere=side, mni=mni, flags=flags)
 
@@ -175,7 +178,7 @@ def assign_regions(detection: Detection, anatomy: Anatomy, image: Volume) -> Det
     -------
     Detection
         The same candidates with ``mars_region``, ``mars_category``, ``hemisphere`` and ``mni`` filled, and a flag
-        ``border:<code>`` where a second region is close. Regions stay empty only where the anatomy has none at all.
+        ``border:<code>`` where a second region is close, ``border:other_side`` where the other side is. Regions stay empty only where the anatomy has none at all.
     """
     places = ndimage.find_objects(detection.labels)
     assigned = []

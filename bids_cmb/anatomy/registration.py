@@ -7,7 +7,7 @@ of threads; ANTs refines it where asked to.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 
 import numpy as np
@@ -36,6 +36,8 @@ LEAST_OVERLAP = 0.88
 #: A deformation that folds space more than this, or moves further, is not believed (smallest Jacobian, mm).
 LEAST_JACOBIAN = 0.15
 LARGEST_SHIFT_MM = 25.0
+#: Value of the figure ``fallback`` where no fit was believed.
+_FAILED = 2.0
 #: The finer registration is taken unless it explains less than this share below the fast one.
 NO_WORSE = 0.01
 
@@ -50,19 +52,21 @@ class Registration:
         4x4 affine, mm.
     deformation
         Smooth displacement after the affine; None leaves it at the affine.
-    flip
-        Signs of the world axes that the header has right (1) or reversed (-1).
     quality
-        Figures by name.
+        Figures by name; ``fallback`` is 1 where only the affine is believed, 2 where that is not believed either.
     warnings
         Sentences for the user.
     """
 
     world_to_mni: Affine
     deformation: Deformation | None = None
-    flip: tuple[int, int, int] = (1, 1, 1)
     quality: dict[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+    @property
+    def failed(self) -> bool:
+        """Whether nothing but the position of the head is known."""
+        return self.quality.get("fallback") == _FAILED
 
     def __call__(self, points: DoubleArray) -> DoubleArray:
         """World points (n, 3) to MNI, mm."""
@@ -187,13 +191,17 @@ def register(
     found = search(coarse, coarse_template())
     fit = refine(fine.thinned(FINE_POINTS), template, found.pose, iterations=12)
     warnings: list[str] = []
+    with_t1w = False
     if t1w is not None and believable(fit):
         first = _finish(fine, template, fit, deformable=deformable)
         aligned = rigid.align(t1w, fine.points, tissue_shares(fine, template, first), fine.inside)
         if aligned.similarity >= rigid.LEAST_SIMILARITY:
             extra = rigid.resample(t1w, volume, aligned.matrix)
-            fine = take_sample(volume, brain_mask, spacing_mm=FINE_MM, extra=extra)
-            fit = refine(fine.thinned(FINE_POINTS), template, fit.pose, iterations=12)
+            both = take_sample(volume, brain_mask, spacing_mm=FINE_MM, extra=extra)
+            joint = refine(both.thinned(FINE_POINTS), template, fit.pose, iterations=12)
+            with_t1w = believable(joint)
+        if with_t1w:
+            fine, fit = both, joint
         else:
             warnings.append(
                 "The T1w image could not be brought to the scan and was not used to place regions."
@@ -202,9 +210,8 @@ def register(
         return by_moments(fine, template, fit)
     refined = partial(deform_with_ants, volume, brain_mask) if finer else None
     done = _finish(fine, template, fit, deformable=deformable, refined=refined)
-    return Registration(
-        done.world_to_mni, done.deformation, done.flip, done.quality, (*warnings, *done.warnings)
-    )
+    used = {} if t1w is None else {"t1w_used": float(with_t1w)}
+    return replace(done, quality=done.quality | used, warnings=(*warnings, *done.warnings))
 
 
 def believable(fit: Fit) -> bool:
@@ -219,13 +226,13 @@ def by_moments(sample: Sample, template: Template, failed: Fit) -> Registration:
     parameters = PRIOR_MEAN.copy()
     parameters[:3] = brain_centre(template)
     fit, _ = evaluate(sample, template, Pose(parameters, (1, 1, 1), sample.centre))
-    quality = {"similarity": failed.similarity, "overlap": failed.overlap, "fallback": 2.0}
+    quality = {"similarity": failed.similarity, "overlap": failed.overlap, "fallback": _FAILED}
     warning = (
         "Registration to MNI failed (similarity "
         f"{failed.similarity:.2f}, overlap {failed.overlap:.2f}): regions come from the head's position alone; "
         "check the brain mask and do not rely on them."
     )
-    return Registration(fit.pose.matrix, None, (1, 1, 1), quality, (warning,))
+    return Registration(fit.pose.matrix, None, quality, (warning,))
 
 
 def _finish(
@@ -259,7 +266,7 @@ def _finish(
         if complaint:
             quality |= {"similarity": fit.similarity, "overlap": fit.overlap, "fallback": 1.0}
             warnings.append(complaint)
-    return Registration(fit.pose.matrix, deformation, fit.pose.flip, quality, tuple(warnings))
+    return Registration(fit.pose.matrix, deformation, quality, tuple(warnings))
 
 
 def _believed(deformed: Deformed, fit: Fit) -> tuple[Deformation | None, str]:

@@ -53,7 +53,8 @@ _POINT = {axis: f"Centre of the microbleed along {axis} in the image's own RAS+ 
 LESION_COLUMN_NOTES: Final[Mapping[str, Mapping[str, Any]]] = {
     "probability": {"Description": "Calibrated probability, 0 to 1, that this is a microbleed."},
     "certainty": {
-        "Description": "Grade in the manner of the Microbleed Anatomical Rating Scale.",
+        "Description": "Grade in the manner of the Microbleed Anatomical Rating Scale: definite from the probability "
+        "of the sidecar's Thresholds on and in no zone of mimics (no such flag), else possible.",
         "Levels": {"definite": "a definite microbleed", "possible": "a possible microbleed"},
     },
     "mars_region": {
@@ -90,7 +91,10 @@ LESION_COLUMN_NOTES: Final[Mapping[str, Mapping[str, Any]]] = {
         "Description": "Longest over shortest axis of equal inertia, in the plane of the slices where they are thick; "
         "taken with the vein or sulcus that the outline was cut off from."
     },
-    "flags": {"Description": "Remarks that call for a look, separated by semicolons."},
+    "flags": {
+        "Description": "Remarks that call for a look, separated by semicolons: zones of mimics that it lies in, and what "
+        "else it may belong to (border:<region>, border:other_side)."
+    },
 }
 CANDIDATE_COLUMN_NOTES: Final[Mapping[str, Mapping[str, Any]]] = {
     **LESION_COLUMN_NOTES,

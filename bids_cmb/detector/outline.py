@@ -61,7 +61,8 @@ def outline_candidate(
     """Outline a candidate at half of its depth below (QSM: above) the surround.
 
     Where that runs into something as dark (a vein, a sulcus), only the round part of it at the peak is kept; what is
-    nearer to another candidate's peak is that one's.
+    nearer to another candidate's peak is that one's. An outline does not leave the brain, beyond which a stripped image
+    is dark everywhere.
 
     Parameters
     ----------
@@ -96,7 +97,10 @@ def outline_candidate(
     if peaks is not None:
         for other in peaks[_distance(peaks, peak, zooms) < 2 * _REACH]:
             cell &= distance <= _distance(places, other, zooms)
-    near = cell & (distance <= max(_SNAP, 0.6 * float(zooms.max())))
+    within_snap = distance <= max(_SNAP, 0.6 * float(zooms.max()))
+    if (cell & inside & within_snap).any():
+        cell &= inside
+    near = cell & within_snap
     if not near.any():
         near = distance <= distance.min()
     seed = np.unravel_index(int(np.argmax(np.where(near, depth, -np.inf))), depth.shape)

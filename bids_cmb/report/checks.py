@@ -26,8 +26,9 @@ ECHO_TIMES_MS: Mapping[Contrast, tuple[float, float]] = {
     "qsm": (3.0, 50.0),
 }
 FIELDS_TESLA = (1.4, 3.1)
-#: Below this similarity of image and template the regions deserve a look.
-LOWEST_SIMILARITY = 0.5
+#: Below this similarity of image and template the regions deserve a look: good fits had 0.34 and more
+#: (``docs/mars_atlas.md``).
+LOWEST_SIMILARITY = 0.3
 #: Adult brains are rarely outside these volumes (ml): the mask may be wrong.
 BRAIN_ML = (800.0, 1900.0)
 _BINS = 80

@@ -66,6 +66,18 @@ def test_a_lesion_at_a_border_names_both_regions() -> None:
     assert second.mni == (3.0, 10.0, 10.0)
 
 
+@pytest.mark.parametrize(("border", "flags"), [(10, ("border:other_side",)), (13, ())])
+def test_a_lesion_between_the_sides_says_so(border: int, flags: tuple[str, ...]) -> None:
+    mars = np.full((20, 20, 20), mars_label("Cc", "L"), np.int32)
+    mars[border:] = mars_label("Cc", "R")
+    labels = np.zeros(mars.shape, np.int32)
+    labels[8:11, 9:12, 9:12] = 1
+    image = Volume(np.zeros(mars.shape, np.float32), np.eye(4))
+    candidate = Candidate(1, (9.0, 10.0, 10.0), 0.9, 0.9, 27.0, 3.7, 0.5, 1.0)
+    (found,) = assign_regions(Detection((candidate,), labels), Anatomy(mars, np.eye(4)), image).candidates
+    assert (found.mars_region, found.hemisphere, found.flags) == ("Cc", "L", flags)
+
+
 @pytest.mark.slow
 def test_the_finer_registration_explains_a_warped_head_better_and_the_same_each_time() -> None:
     from nilearn.datasets import load_mni152_brain_mask, load_mni152_template
@@ -102,3 +114,4 @@ def test_without_a_brain_there_are_no_mni_coordinates() -> None:
     assert np.isnan(found.mni).all()
     assert found.mars_region == ""
     assert "no regions" in anatomy.warnings[0]
+    assert anatomy.zones["edge"](np.array([[5, 9, 9], [9, 9, 9]]))[0] > 0.3, "the edge needs no registration"

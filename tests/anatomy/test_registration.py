@@ -46,6 +46,8 @@ def test_a_t1w_image_is_brought_to_the_scan_and_used() -> None:
     assert np.linalg.norm(error, axis=1).max() < 1.5
     both = register(scan, brain, t1w=t1w)
     assert both.warnings == ()
+    assert both.quality["t1w_used"] == 1
+    assert "t1w_used" not in alone.quality
     assert not np.array_equal(both.world_to_mni, alone.world_to_mni)
 
 
@@ -54,6 +56,7 @@ def test_a_t1w_image_of_something_else_is_left_out_with_a_sentence() -> None:
     noise = np.random.default_rng(0).normal(size=scan.data.shape).astype(np.float32)
     found = register(scan, brain, t1w=Volume(noise, scan.affine))
     assert any("T1w" in sentence for sentence in found.warnings)
+    assert found.quality["t1w_used"] == 0
     assert np.array_equal(found.world_to_mni, register(scan, brain).world_to_mni)
 
 
@@ -65,6 +68,7 @@ def test_a_scan_that_is_no_brain_falls_back_and_says_so() -> None:
     anatomy = locate(scan, mask, "gre")
     assert anatomy.quality["fallback"] == 2
     assert any("failed" in sentence for sentence in anatomy.warnings)
+    assert set(anatomy.zones) == {"edge"}, "no penalty for a place that is not known"
     assert (anatomy.mars[mask] > 0).all()
 
 
@@ -131,7 +135,15 @@ def test_the_edge_is_strong_at_the_surface_only() -> None:
     brain[4:16, 4:16, :] = True
     strength = edge_zone(brain, (1.0, 1.0, 1.0), 2.0)
     voxels = np.array([[4, 10, 10], [5, 10, 10], [9, 10, 10], [10, 10, 0], [0, 0, 0]])
-    assert strength(voxels).tolist() == [1.0, 0.5, 0.0, 0.0, 0.0]
+    assert strength(voxels).tolist() == [0.75, 0.25, 0.0, 0.0, 0.0]
+
+
+def test_a_thick_slice_is_as_deep_as_its_middle() -> None:
+    brain = np.zeros((20, 20, 8), bool)
+    brain[2:18, 2:18, 2:6] = True
+    strength = edge_zone(brain, (1.0, 1.0, 5.0), 2.0)
+    # The lowest slice of the brain: its middle lies 2.5 mm from below, and half a millimetre from the side.
+    assert strength(np.array([[10, 10, 2], [2, 10, 2]])).tolist() == [0.0, 0.75]
 
 
 def test_the_slopes_of_the_pose_are_those_of_differences() -> None:

@@ -162,6 +162,17 @@ def test_what_a_ball_touches_is_not_part_of_it(beside: str) -> None:
     assert outline.diameter == pytest.approx(4.0, abs=1.2)
 
 
+@pytest.mark.parametrize("covered", [1, 2, 3])
+def test_an_outline_does_not_leave_the_brain(covered: int) -> None:
+    image, mask = phantom()
+    mask[: int(BALL[0]) - covered] = False
+    outside = np.where(mask, image.data, 0)  # stripped: beyond the mask it is darker than any bleed
+    outline = outline_candidate(Volume(outside, image.affine), mask, np.array(BALL), "swi")
+    assert mask[tuple(outline.voxels.T)].all()
+    assert outline.contrast < 0.8
+    assert outline.diameter < 5.0
+
+
 def test_two_balls_that_touch_are_outlined_apart() -> None:
     image, mask = phantom()
     data = image.data.copy()
