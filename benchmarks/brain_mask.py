@@ -141,10 +141,10 @@ def real() -> None:
 
 def truth(folders: Sequence[Path], *, whole: bool) -> None:
     """Print overlap and lost microbleeds on the scans of `bids-cmb-train simulate`, with 95 % intervals over subjects."""
-    from bids_cmb.training.simulate.corpus import load_scan
+    from bids_cmb.training.simulate.corpus import load_scan, scans_in
 
     rows: dict[str, list[tuple[float, int, int, str]]] = {}
-    for path in (p for f in folders for p in sorted(f.glob("*.npz"))):
+    for path in (p for f in folders for p in scans_in(f)):
         scan = load_scan(path)
         if whole and scan.protocol.stripped:
             continue

@@ -24,7 +24,7 @@ from scipy import ndimage
 
 from bids_cmb.evaluation.matching import match_scan
 from bids_cmb.training.held_out import judge_scans
-from bids_cmb.training.simulate.corpus import load_scan
+from bids_cmb.training.simulate.corpus import load_scan, scans_in
 from bids_cmb.training.simulate.scan import SimulatedScan
 from bids_cmb.types import CONTRASTS
 
@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1)
     arguments = parser.parse_args()
     rows: dict[str, list[tuple[float, ...]]] = {c: [] for c in CONTRASTS}
-    paths = sorted(arguments.folder.glob("*.npz"))
+    paths = scans_in(arguments.folder)
     for path, result in judge_scans(paths, arguments.model, processes=arguments.processes):
         scan = load_scan(path)
         match = match_scan(result.pair)

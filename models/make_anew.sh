@@ -54,7 +54,7 @@ cp "$project/bids_cmb/data/mni_head.npz" mni.npz
 simulate TRAINING 64 --heads mni.npz gif.npz --seed 32000 \
     --contrasts gre swi qsm gre swi qsm gre --microbleeds 8 45 --large-share 0.12
 simulate VALIDATION 16 --heads philips.npz --seed 22200
-app train TRAINING VALIDATION --out trained --processes "$processes" --device "$device" \
+app train TRAINING VALIDATION --out trained --name bids-cmb-1 --processes "$processes" --device "$device" \
     --stage1-steps "$(of 6000 30)" --teacher-steps "$(of 3000 4)" --student-steps "$(of 9000 4)" --precision bfloat16
 mkdir -p models
 cp trained/bids-cmb-1.json trained/bids-cmb-1.safetensors models/

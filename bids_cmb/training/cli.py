@@ -85,8 +85,10 @@ def build_parser() -> argparse.ArgumentParser:
     simulate.add_argument(
         "--seed", type=int, default=1, help="seed of the first subject; the others count up"
     )
-    simulate.add_argument("--spacing", type=float, default=0.6, help="fine grid, mm")
-    simulate.add_argument("--widen", type=float, default=1.0, help="factor on the protocol ranges")
+    simulate.add_argument("--spacing", type=float, default=0.6, help="fine grid, mm (default: 0.6)")
+    simulate.add_argument(
+        "--widen", type=float, default=1.0, help="factor on the protocol ranges (1.2: a fifth wider)"
+    )
     simulate.add_argument(
         "--large-share",
         type=float,
@@ -111,7 +113,7 @@ def build_parser() -> argparse.ArgumentParser:
         "validation", type=Path, help="folder of scans from other heads: calibration and operating points"
     )
     train.add_argument("--out", type=Path, required=True, help="model folder to write")
-    train.add_argument("--name", default="bids-cmb-1", help="name of the model")
+    train.add_argument("--name", help="name of the model (default: that of the folder --out)")
     train.add_argument("--seed", type=int, default=1)
     train.add_argument("--stage1-steps", type=int, default=3000)
     train.add_argument("--teacher-steps", type=int, default=500)
@@ -182,6 +184,13 @@ def _simulate(arguments: argparse.Namespace) -> int:
         raise UsageError("--large-share is a share: from 0 to 1.")
     if not 3 <= arguments.largest <= 20:
         raise UsageError("--largest is a width in mm: from 3 to 20.")
+    least, most = arguments.microbleeds or (0, 0)
+    if not 0 <= least <= most <= 255:
+        raise UsageError("--microbleeds is a least and a greatest number: from 0 to 255, the least first.")
+    if not 0.3 <= arguments.spacing <= 2:
+        raise UsageError("--spacing is a voxel edge in mm: from 0.3 to 2.")
+    if not 0.8 <= arguments.widen <= 2:
+        raise UsageError("--widen is a factor on ranges: from 0.8 to 2 (1.2: a fifth wider).")
     from bids_cmb.training.checkpoints import begin
     from bids_cmb.training.simulate.corpus import make_corpus, plan
     from bids_cmb.training.simulate.heads import check_heads, shipped_head_file
@@ -234,7 +243,7 @@ def _train(arguments: argparse.Namespace) -> int:
         )
     training, validation, real_scans = with_real_scans(arguments, training, validation)
     recipe = Recipe(
-        arguments.name,
+        arguments.name or arguments.out.resolve().name,
         arguments.seed,
         arguments.stage1_steps,
         arguments.teacher_steps,

@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 
 def add_commands(commands: Commands) -> None:
-    """Add ``evaluate`` (also called ``test``), ``realism``, ``finetune`` and ``crossval`` to the parser of ``bids-cmb-train``."""
+    """Add ``evaluate`` (also called ``test``), ``operating-points``, ``realism``, ``finetune`` and ``crossval`` to the parser of ``bids-cmb-train``."""
     evaluate = commands.add_parser(
         "evaluate",
         aliases=["test"],
@@ -52,9 +52,9 @@ def add_commands(commands: Commands) -> None:
     points.add_argument(
         "folder", type=Path, help="simulated scans of heads that the model was not trained on"
     )
-    points.add_argument("--model", required=True, help="model folder or manifest (.json)")
+    points.add_argument("--model", required=True, help="path of a model folder or manifest (.json)")
     points.add_argument(
-        "--false-per-scan", type=float, default=1.5, help="allowed false detections per scan (default 1.5)"
+        "--false-per-scan", type=float, help="allowed false detections per scan (default: 0.75)"
     )
     points.add_argument("--processes", type=int, default=1, help="scans at once, one thread each")
     points.set_defaults(run=_operating_points)
@@ -90,9 +90,10 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from bids_cmb.evaluation.evaluate import evaluate
     from bids_cmb.training.gallery import failure_gallery, failure_sheet
     from bids_cmb.training.held_out import judge_scans, summarise
+    from bids_cmb.training.simulate.corpus import scans_in
     from bids_cmb.types import CONTRASTS
 
-    paths = [p for c in CONTRASTS for p in sorted(arguments.folder.glob(f"{c}_*.npz"))[: arguments.most]]
+    paths = [p for c in CONTRASTS for p in scans_in(arguments.folder, c)[: arguments.most]]
     if not paths:
         raise UsageError(
             f"There are no simulated scans in {arguments.folder}; make some with `bids-cmb-train simulate`; a BIDS dataset needs --annotations."
@@ -136,19 +137,29 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _operating_points(arguments: argparse.Namespace) -> int:
-    from bids_cmb.detector.weights import find_manifest
-    from bids_cmb.training.operating_points import operating_points, write_operating_points
+    from bids_cmb.training.calibrate import FALSE_PER_SCAN
+    from bids_cmb.training.operating_points import (
+        manifest_to_change,
+        operating_points,
+        write_operating_points,
+    )
+    from bids_cmb.training.recipe import earlier_anatomy
+    from bids_cmb.training.simulate.corpus import heads_in, scans_in
 
-    paths = sorted(arguments.folder.glob("*.npz"))
+    allowed = FALSE_PER_SCAN if arguments.false_per_scan is None else arguments.false_per_scan
+    manifest = manifest_to_change(arguments.model)
+    paths = scans_in(arguments.folder)
     if not paths:
         raise UsageError(
             f"There are no simulated scans in {arguments.folder}; make some with `bids-cmb-train simulate`."
         )
-    manifest = find_manifest(arguments.model)
-    found = operating_points(
-        paths, str(manifest), false_per_scan=arguments.false_per_scan, processes=arguments.processes
-    )
-    write_operating_points(manifest, found, command=command_line())
+    heads = heads_in(arguments.folder)
+    if shared := sorted(heads & earlier_anatomy(manifest)):
+        raise UsageError(
+            f"The model was trained on the head {', '.join(shared)} of these scans; give scans of other heads."
+        )
+    found = operating_points(paths, str(manifest), false_per_scan=allowed, processes=arguments.processes)
+    write_operating_points(manifest, found, heads=heads, command=command_line())
     for contrast, point in found.items():
         sys.stdout.write(
             f"{contrast}: threshold {point['threshold']:g}, {point['found']:g} of {point['visible']:g} visible found, "

@@ -7,19 +7,50 @@ chosen before it would allow for false detections that never reach a table.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bids_cmb.files import write_json
+import bids_cmb
+from bids_cmb.detector.weights import find_manifest
+from bids_cmb.errors import UsageError
+from bids_cmb.files import is_inside, write_json
 from bids_cmb.training.calibrate import choose_definite, choose_threshold
 from bids_cmb.training.held_out import HeldOutResult, judge_scans
 from bids_cmb.types import CONTRASTS, Contrast
 
 #: With so low a threshold every candidate that no rule forbids is kept, with its final probability.
 _OPEN = 1e-3
+
+
+def manifest_to_change(model: str | os.PathLike[str]) -> Path:
+    """Return the manifest of a model that is the user's own to write into.
+
+    Parameters
+    ----------
+    model
+        Path of a model folder or of a manifest (.json).
+
+    Raises
+    ------
+    UsageError
+        If it is the name of a shipped model, or a path into the installed package.
+    ModelError
+        If a folder has no manifest, or several.
+    """
+    if not Path(model).exists():
+        raise UsageError(
+            f"There is no model folder or manifest {model}; thresholds are written into a manifest, so give its path, not a name."
+        )
+    manifest = find_manifest(model)
+    if is_inside(manifest, Path(bids_cmb.__file__).parent):
+        raise UsageError(
+            f"{manifest} belongs to the installed package, which stays as it is; copy the model to a folder of your own and name that."
+        )
+    return manifest
 
 
 def operating_points(
@@ -72,12 +103,30 @@ def _choose(results: Sequence[HeldOutResult], false_per_scan: float) -> dict[str
 
 
 def write_operating_points(
-    manifest: Path, points: Mapping[Contrast, Mapping[str, float]], *, command: str
+    manifest: Path,
+    points: Mapping[Contrast, Mapping[str, float]],
+    *,
+    heads: Collection[str],
+    command: str,
 ) -> None:
-    """Put chosen thresholds into a model's manifest, with the figures that they rest on; *definite* goes with them."""
+    """Put chosen thresholds into a model's manifest, with the figures that they rest on; *definite* goes with them.
+
+    Parameters
+    ----------
+    manifest
+        Of the model.
+    points
+        From `operating_points`.
+    heads
+        Anatomies of the scans, which no longer test the model fairly: `evaluate` says so.
+    command
+        What was run.
+    """
     card: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
     for contrast, point in points.items():
         card["thresholds"][contrast] = point["threshold"]
         card["definite"][contrast] = choose_definite(point["threshold"])
     card["operating_points"] = {"command": command, **{c: dict(p) for c, p in points.items()}}
+    training = card.setdefault("training", {})
+    training["validation_anatomy"] = sorted({*training.get("validation_anatomy", []), *heads})
     write_json(manifest, card)

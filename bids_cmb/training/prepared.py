@@ -20,7 +20,7 @@ from bids_cmb.detector.grid import WorkingGrid
 from bids_cmb.errors import InputError
 from bids_cmb.imaging.prepare import prepare
 from bids_cmb.training.samples import TrainingScan, targets_of, training_scan
-from bids_cmb.training.simulate.corpus import load_scan
+from bids_cmb.training.simulate.corpus import load_scan, scans_in
 from bids_cmb.training.simulate.scan import SimulatedScan
 from bids_cmb.types import BoolArray, Prepared, Volume
 
@@ -53,7 +53,7 @@ def prepare_corpus(
     list of TrainingScan
         In order of file names.
     """
-    paths = sorted(folder.glob("*.npz"))
+    paths = scans_in(folder)
     (folder / "prepared").mkdir(exist_ok=True)
     scans = []
     if processes == 1:

@@ -33,7 +33,7 @@ from bids_cmb.training.realism import (
     differences,
     measure,
 )
-from bids_cmb.training.simulate.corpus import load_scan
+from bids_cmb.training.simulate.corpus import load_scan, scans_in
 from bids_cmb.training.simulate.protocol import Protocol
 from bids_cmb.types import (
     CONTRASTS,
@@ -288,12 +288,12 @@ def write_realism_page(
         If there is nothing simulated to compare a real image with.
     """
     detector = load_model(model)
-    scans = [path for c in CONTRASTS for path in sorted(folder.glob(f"{c}_*.npz"))] if folder else []
+    scans = [path for c in CONTRASTS for path in scans_in(folder, c)] if folder else []
     bleeds = compare_bleeds(bleed for one in _run(_bleeds_of, scans, processes) for bleed in one)
     sections, found = [], []
     for real in reals:
         mine, protocol, height = measure_real(real, detector)
-        paths = sorted(folder.glob(f"{real.contrast}_*.npz"))[:most] if folder else []
+        paths = scans_in(folder, real.contrast)[:most] if folder else []
         jobs = [_Job(real.contrast, p, None, 0, height, model) for p in paths]
         jobs += [_Job(real.contrast, None, protocol, 70_000 + n, height, model) for n in range(matched)]
         if len(jobs) < 3:

@@ -141,6 +141,7 @@ def test_train_mixes_annotated_scans_in(tmp_path: Path, monkeypatch: pytest.Monk
     assert main(command) == 0
     given, training, validation, _ = seen
     assert given.real_scans == "raw"
+    assert given.name == "m", "a model is named after its folder, not after the shipped one"
     names = [sorted(scan.name for scan in scans) for scans in (training, validation)]
     assert {names[0][0], names[1][0]} == {"gre_ball_0", "gre_ball_1"}
     assert {names[0][1], names[1][1]} == {"sub-1_T2starw", "sub-2_T2starw"}

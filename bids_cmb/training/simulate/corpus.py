@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
-from collections.abc import Iterator, Sequence
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from bids_cmb.errors import InputError
+from bids_cmb.files import TEMPORARY_PREFIX, private_prefix, remove_abandoned
 from bids_cmb.memory import keep_freed_memory
 from bids_cmb.training.simulate.heads import load_head
 from bids_cmb.training.simulate.lesions import USUAL_LARGE, Deposit, LargeBleeds
@@ -20,6 +24,18 @@ from bids_cmb.training.simulate.protocol import Protocol
 from bids_cmb.training.simulate.scan import FINE_SPACING, SimulatedScan, simulate_session
 from bids_cmb.training.simulate.truth import Lesion
 from bids_cmb.types import CONTRASTS, Contrast
+
+#: What reading a file raises that is no scan, or only a part of one.
+_NO_SCAN = (
+    AttributeError,
+    EOFError,
+    KeyError,
+    OSError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True)
@@ -65,6 +81,8 @@ def plan(
 def make_corpus(orders: Sequence[Order], *, processes: int, device: str = "cpu") -> Iterator[Order]:
     """Simulate what is not there yet and yield each subject as it is done, present ones first.
 
+    What killed runs have left unfinished in the folders is removed.
+
     Parameters
     ----------
     orders
@@ -74,9 +92,9 @@ def make_corpus(orders: Sequence[Order], *, processes: int, device: str = "cpu")
     device
         ``cpu`` or ``cuda``.
     """
-    for order in orders:
-        for _, path in order.paths:
-            path.parent.mkdir(parents=True, exist_ok=True)
+    for folder in {path.parent for order in orders for _, path in order.paths}:
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(folder)
     missing = [o for o in orders if not _is_there(o)]
     yield from (o for o in orders if _is_there(o))
     if processes == 1:
@@ -122,28 +140,57 @@ def save_scan(scan: SimulatedScan, path: Path) -> None:
         "seed": scan.seed,
         "head": scan.head,
     }
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-    np.savez_compressed(
-        partial,
-        image=scan.image.astype(np.float16),
-        affine=scan.affine,
-        brain_mask=scan.brain_mask,
-        lesion_labels=scan.lesion_labels,
-        surround=scan.surround,
-        facts=np.array(json.dumps(facts)),
-    )
-    partial.replace(path)
+    # No scan's name begins like this, and `remove_abandoned` knows from it whether its writer still runs.
+    partial = path.with_name(f"{private_prefix(TEMPORARY_PREFIX)}{path.stem}.npz")
+    try:
+        np.savez_compressed(
+            partial,
+            image=scan.image.astype(np.float16),
+            affine=scan.affine,
+            brain_mask=scan.brain_mask,
+            lesion_labels=scan.lesion_labels,
+            surround=scan.surround,
+            facts=np.array(json.dumps(facts)),
+        )
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def scans_in(folder: Path, contrast: Contrast | None = None) -> list[Path]:
+    """List the scans of a folder, of one contrast or all, in order of file names; hidden files are unfinished ones."""
+    pattern = "*.npz" if contrast is None else f"{contrast}_*.npz"
+    return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
+
+
+@contextmanager
+def _open_scan(path: Path) -> Iterator[Mapping[str, Any]]:
+    """Open the file of a scan; what goes wrong while it is read becomes an `InputError`."""
+    try:
+        with np.load(path, allow_pickle=False) as store:
+            yield store
+    except _NO_SCAN as error:
+        raise InputError(
+            f"{path} is not a simulated scan ({error}); make it again with `bids-cmb-train simulate`."
+        ) from error
 
 
 def _head_of(path: Path) -> str:
     """Read the name of the head that a scan was made from, and nothing else of the file."""
-    with np.load(path, allow_pickle=False) as store:
+    with _open_scan(path) as store:
         return str(json.loads(str(store["facts"]))["head"])
 
 
 def heads_in(folder: Path) -> set[str]:
-    """Read the names of the heads that the scans of a folder were made from."""
-    return {_head_of(path) for path in sorted(folder.glob("*.npz"))}
+    """Read the names of the heads that the scans of a folder were made from.
+
+    Raises
+    ------
+    InputError
+        If one of its files is not such a scan.
+    """
+    return {_head_of(path) for path in scans_in(folder)}
 
 
 def load_scan(path: Path) -> SimulatedScan:
@@ -154,36 +201,31 @@ def load_scan(path: Path) -> SimulatedScan:
     InputError
         If the file is not such a scan.
     """
-    try:
-        with np.load(path, allow_pickle=False) as store:
-            facts = json.loads(str(store["facts"]))
-            lesions = tuple(
-                Lesion(
-                    **{
-                        **x,
-                        "position": tuple(x["position"]),
-                        "deposit": Deposit(**{**x["deposit"], "centre": tuple(x["deposit"]["centre"])}),
-                    }
-                )
-                for x in facts["lesions"]
+    with _open_scan(path) as store:
+        facts = json.loads(str(store["facts"]))
+        lesions = tuple(
+            Lesion(
+                **{
+                    **x,
+                    "position": tuple(x["position"]),
+                    "deposit": Deposit(**{**x["deposit"], "centre": tuple(x["deposit"]["centre"])}),
+                }
             )
-            mimics = tuple((tuple(p), r, name) for p, r, name in facts["mimics"])
-            known = {x.name for x in fields(Protocol)}  # older scans say more
-            said = {name: value for name, value in facts["protocol"].items() if name in known}
-            protocol = Protocol(**{**said, "voxel": tuple(said["voxel"]), "tilt": tuple(said["tilt"])})
-            return SimulatedScan(
-                store["image"].astype(np.float32),
-                store["affine"],
-                store["brain_mask"],
-                store["lesion_labels"],
-                lesions,
-                mimics,
-                store["surround"] if "surround" in store else np.zeros_like(store["lesion_labels"]),
-                protocol,
-                facts["seed"],
-                facts["head"],
-            )
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise InputError(
-            f"{path} is not a simulated scan ({error}); make it again with `bids-cmb-train simulate`."
-        ) from error
+            for x in facts["lesions"]
+        )
+        mimics = tuple((tuple(p), r, name) for p, r, name in facts["mimics"])
+        known = {x.name for x in fields(Protocol)}  # older scans say more
+        said = {name: value for name, value in facts["protocol"].items() if name in known}
+        protocol = Protocol(**{**said, "voxel": tuple(said["voxel"]), "tilt": tuple(said["tilt"])})
+        return SimulatedScan(
+            store["image"].astype(np.float32),
+            store["affine"],
+            store["brain_mask"],
+            store["lesion_labels"],
+            lesions,
+            mimics,
+            store["surround"] if "surround" in store else np.zeros_like(store["lesion_labels"]),
+            protocol,
+            facts["seed"],
+            facts["head"],
+        )

@@ -39,7 +39,7 @@ from bids_cmb.types import Affine, BoolArray, Contrast, FloatArray
 
 #: Share of the typical signal below which a voxel counts as void, and the largest field that is measured, ppm.
 _VOID, _LARGEST_FIELD = 0.1, 1.5
-#: Fine grid of training scans, mm.
+#: Fine grid, mm, where none is asked for. The shipped weights were trained on scans at 0.75, in half the time.
 FINE_SPACING = 0.6
 
 

@@ -77,7 +77,7 @@ def make_subject(
     rng
         Source of chance; its device is where the maps live.
     spacing
-        Fine voxel edge, mm; 0.6 or finer for training.
+        Fine voxel edge, mm: by default 0.6; 0.75 in the training of the shipped weights, in half the time.
     tilt
         Rotation of the grid against the head about x, y, z, degrees.
 
