@@ -10,15 +10,16 @@ simulator. Echo time times field is taken as 60 T ms (20 ms at 3 T): the files d
 
 What the figures are not: implants keep 4 mm off the brain's border and off what is dark or bright already, so that they
 are easier than bleeds in cortex or beside veins; the slab has 7 slices, the crops have edges of 19 to 41 mm (their mask
-is given, all of them); copies share one image, so that no interval is printed; there is no registration, and a true
-haemorrhage of the QSM would count as false. Exits with a sentence where the folder is absent.
+is given, all of them); copies share one image, so that no interval is printed; there is no registration. What is found
+on an image without implants is printed first, and said apart where a copy shows it again: on the QSM it is a haemorrhage.
+Exits with a sentence where the folder is absent.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +31,8 @@ from scipy import ndimage
 
 from bids_cmb.detector.cleanup import clean_up
 from bids_cmb.detector.pipeline import detect
-from bids_cmb.detector.weights import load_model
+from bids_cmb.detector.weights import Model, load_model
+from bids_cmb.evaluation.matching import match_scan
 from bids_cmb.imaging.prepare import prepare
 from bids_cmb.imaging.susceptibility import MHZ_PER_TESLA
 from bids_cmb.training.held_out import compared
@@ -40,7 +42,7 @@ from bids_cmb.training.simulate.products import invert_truncated, susceptibility
 from bids_cmb.training.simulate.protocol import Protocol
 from bids_cmb.training.simulate.scan import SimulatedScan
 from bids_cmb.training.simulate.truth import outline
-from bids_cmb.types import BoolArray, Contrast, FloatArray, Volume
+from bids_cmb.types import BoolArray, Candidate, Contrast, Detection, FloatArray, Volume
 
 DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 #: Field strength (T) and echo time (s) where the files do not say.
@@ -187,6 +189,19 @@ def product(data: npt.NDArray[np.complex64] | FloatArray, contrast: Contrast) ->
     return np.asarray(weighted, np.float32)
 
 
+def found_on(image: FloatArray, source: Source, model: Model) -> Detection:
+    """What the detector finds on an image, without the zones that a registration would give."""
+    given = source.mask if source.mask_given else None
+    ready = prepare(Volume(image, source.affine), source.contrast, brain_mask=given)
+    found = detect(ready.image, ready.brain_mask, source.contrast, model)
+    return clean_up(found, ready.brain_mask, {}, source.contrast, model)
+
+
+def shown_before(place: tuple[float, float, float], before: Sequence[Candidate]) -> bool:
+    """Whether a false detection lies on something that is found without implants too."""
+    return any(math.dist(place, c.position) <= c.diameter / 2 + 3.0 for c in before)
+
+
 def main() -> None:
     """Implant, detect, and print what was found."""
     parser = argparse.ArgumentParser(
@@ -203,7 +218,14 @@ def main() -> None:
         return
     model = load_model(arguments.model)
     for source in sources():
-        results = []
+        before = found_on(product(source.data, source.contrast), source, model).microbleeds
+        told = "; ".join(
+            f"at {c.position[0]:.0f}, {c.position[1]:.0f}, {c.position[2]:.0f} mm, {c.diameter:.1f} mm wide, "
+            f"probability {c.probability:.2f}"
+            for c in before
+        )
+        print(f"{source.name} ({source.contrast}) without implants: {len(before)} found {told}".rstrip())
+        results, again = [], 0
         for seed in range(arguments.copies):
             scan = implanted(source, seed)
             if arguments.show is not None:
@@ -211,11 +233,9 @@ def main() -> None:
                 save_scan(
                     scan, arguments.show / f"{source.contrast}_{source.name.replace(' ', '-')}_{seed}.npz"
                 )
-            given = scan.brain_mask if source.mask_given else None
-            ready = prepare(Volume(scan.image, scan.affine), source.contrast, brain_mask=given)
-            found = detect(ready.image, ready.brain_mask, source.contrast, model)
-            found = clean_up(found, ready.brain_mask, {}, source.contrast, model)
-            results.append(compared(f"{source.name} {seed}", scan, found))
+            results.append(compared(f"{source.name} {seed}", scan, found_on(scan.image, source, model)))
+            pair = results[-1].pair
+            again += sum(shown_before(pair.predictions[i].position, before) for i in match_scan(pair).false)
         drawn, visible, found, offered, false = (
             sum(values)
             for values in zip(
@@ -225,7 +245,8 @@ def main() -> None:
         )
         print(
             f"{source.name} ({source.contrast}): {drawn} implants in {len(results)} copies, {visible} visible, "
-            f"{found} found ({found / max(1, visible):.2f}), {offered} offered by stage 1, {false} false"
+            f"{found} found ({found / max(1, visible):.2f}), {offered} offered by stage 1, {false} false, {again} of them found without implants too",
+            flush=True,
         )
 
 

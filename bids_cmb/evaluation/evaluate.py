@@ -19,7 +19,7 @@ from bids_cmb.evaluation.detection import (
 from bids_cmb.evaluation.froc import Froc, froc
 from bids_cmb.evaluation.matching import MatchRule, ScanMatch, match_scan
 from bids_cmb.evaluation.reliability import Reliability, reliability
-from bids_cmb.evaluation.strata import lesion_strata, scan_strata
+from bids_cmb.evaluation.strata import lesion_strata, places_right, scan_strata
 
 #: Name of the part that holds all scans.
 ALL = "all"
@@ -112,8 +112,8 @@ def _part(name: str, matches: Sequence[ScanMatch], replicates: int) -> Part:
     ]
     figures += subject_figures(ONE_TO_ONE, tables[ONE_TO_ONE], resamples)
     figures += [*curve.figures, _reached(matches), *lesion_strata(matches, resamples)]
-    figures += [*scan_strata(matches, resamples), *agreement_figures(counts, resamples)]
-    figures += [*calibration.figures, *_dice(matches)]
+    figures += [*places_right(matches, resamples), *scan_strata(matches, resamples)]
+    figures += [*agreement_figures(counts, resamples), *calibration.figures, *_dice(matches)]
     causes = Counter(
         match.pair.predictions[index].attributes["cause"]
         for match in matches

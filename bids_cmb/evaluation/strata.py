@@ -18,6 +18,7 @@ SIZES = (
     ("below 3 mm", 0.0, 3.0),
     ("3 to 5 mm", 3.0, 5.0),
     ("5 to 10 mm", 5.0, 10.0 + 1e-9),
+    ("2 to 10 mm", 2.0, 10.0 + 1e-9),
 )
 SLICES = (("up to 1.5 mm", 0.0, 1.5 + 1e-6), ("1.5 to 3 mm", 1.5 + 1e-6, 3.0 + 1e-6), ("above 3 mm", 3.0 + 1e-6, math.inf))  # fmt: skip
 FIELDS = (("below 2 T", 0.0, 2.0), ("2 to 4 T", 2.0, 4.0), ("above 4 T", 4.0, math.inf))
@@ -58,6 +59,22 @@ def scan_strata(matches: Sequence[ScanMatch], resamples: Resamples) -> tuple[Fig
         if contrast:
             figures.extend(_scan_figures(f"contrast {contrast}", matches, inside, resamples))
     return tuple(figures)
+
+
+def places_right(matches: Sequence[ScanMatch], resamples: Resamples) -> tuple[Figure, ...]:
+    """Share of the matched lesions whose MARS category is right, where reference and prediction have one."""
+    right, both = [], []
+    for match in matches:
+        pairs = [
+            (match.pair.references[m.reference], match.pair.predictions[m.prediction]) for m in match.matches
+        ]
+        named = [tuple(lesion.attributes.get("mars_category", "") for lesion in pair) for pair in pairs]
+        named = [pair for pair in named if all(pair)]
+        both.append(len(named))
+        right.append(sum(one == other for one, other in named))
+    above, below = np.array(right, np.float64), np.array(both, np.float64)
+    figure = ratio("place", "MARS category of matched lesions", above, below, resamples, unit="lesions")
+    return (figure,) if figure.n else ()
 
 
 def number(pair: ScanPair, key: str) -> float:

@@ -17,7 +17,7 @@ from bids_cmb.detector.cleanup import clean_up
 from bids_cmb.detector.pipeline import detect
 from bids_cmb.detector.weights import Model, load_model
 from bids_cmb.errors import InputError
-from bids_cmb.evaluation.bootstrap import interval
+from bids_cmb.evaluation.bootstrap import Resamples, ratio
 from bids_cmb.evaluation.cases import Grid, Reference, ScanPair
 from bids_cmb.evaluation.components import components, predictions_of
 from bids_cmb.evaluation.matching import match_scan
@@ -175,25 +175,25 @@ def compared(name: str, scan: SimulatedScan, detection: Detection) -> HeldOutRes
 
 
 def summarise(results: Sequence[HeldOutResult]) -> Iterator[str]:
-    """Lines of a table: per contrast, counts, sensitivity with a 95 % interval over scans, false detections per scan."""
-    rng = np.random.default_rng(0)
+    """Lines of a table: per contrast, counts, sensitivity and false detections per scan with 95 % intervals over subjects."""
     yield f"{'contrast':9}{'scans':>6}{'visible':>8}{'found':>7}{'sensitivity (95 % CI)':>24}{'<3 mm':>9}{'FP/scan (95 % CI)':>21}{'FP in clean':>12}{'stage 1':>9}{'cand.':>7}"
     for contrast in CONTRASTS:
         mine = [r for r in results if r.contrast == contrast]
         if not mine:
             continue
         found, visible, false = (
-            np.array([getattr(r, k) for r in mine]) for k in ("found", "visible", "false")
+            np.array([getattr(r, k) for r in mine], np.float64) for k in ("found", "visible", "false")
         )
-        draws = rng.integers(0, len(mine), (2000, len(mine)))
-        sensitivity = found[draws].sum(1) / np.maximum(1, visible[draws].sum(1))
-        rate = false[draws].mean(1)
+        resamples = Resamples.of([r.pair.subject for r in mine])
+        sensitivity = ratio(contrast, "sensitivity", found, visible, resamples, unit="lesions")
+        scans = np.ones(len(mine))
+        rate = ratio(contrast, "false", false, scans, resamples, unit="scans", proportion=False)
         clean = [r.false for r in mine if r.visible == 0]
         small = f"{sum(r.small_found for r in mine)}/{sum(r.small_visible for r in mine)}"
-        (low, high), (less, more) = interval(sensitivity), interval(rate)
         yield (
-            f"{contrast:9}{len(mine):6}{visible.sum():8}{found.sum():7}{found.sum() / max(1, visible.sum()):10.3f} ({low:.3f}-{high:.3f})"
-            f"{small:>9}{false.mean():9.2f} ({less:.2f}-{more:.2f}){np.mean(clean) if clean else np.nan:9.2f} ({len(clean)})"
+            f"{contrast:9}{len(mine):6}{visible.sum():8.0f}{found.sum():7.0f}"
+            f"{sensitivity.value:10.3f} ({sensitivity.low:.3f}-{sensitivity.high:.3f})"
+            f"{small:>9}{rate.value:9.2f} ({rate.low:.2f}-{rate.high:.2f}){np.mean(clean) if clean else np.nan:9.2f} ({len(clean)})"
             f"{sum(r.stage1_found for r in mine) / max(1, visible.sum()):8.3f}{np.mean([r.candidates for r in mine]):7.1f}"
         )
     names = Counter(name for r in results for name in r.false_names)

@@ -74,6 +74,18 @@ def test_conventions_differ_where_they_should() -> None:
     assert found == {ONE_TO_ONE: 0.0, VALDO: 1.0, TOUCH: 0.0}
 
 
+def test_places_of_matched_lesions_are_compared_where_both_are_known() -> None:
+    def seen(x: float, category: str) -> Prediction:
+        return Prediction((x, 0, 0), 0.9, attributes={"mars_category": category} if category else {})
+
+    references = tuple(Reference.ball((20.0 * i, 0, 0), 1.5, mars_category="lobar") for i in range(4))
+    found = (seen(0, "lobar"), seen(20, "deep"), seen(40, ""))  # one has no place, one lesion is missed
+    (part,) = evaluate([ScanPair("01", "a", references, found)], replicates=20)
+    figure = part.figure("place", "MARS category of matched lesions")
+    assert (figure.value, figure.n) == (0.5, 2)
+    assert part.figure("size 2 to 10 mm", "sensitivity").n == 4
+
+
 def test_f1_without_lesions_is_undefined_and_without_hits_zero() -> None:
     one, none = np.array([1.0]), np.array([0.0])
     assert math.isnan(f1(none, none, one, none)[0])
