@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -124,7 +124,7 @@ class Scene:
 def of_contrast(pool: CubePool, number: int) -> CubePool:
     """Those candidates of a pool that come from one contrast (its column of the facts is 1)."""
     mine = pool.facts[:, 1 + number] > 0.5
-    return CubePool(pool.cubes[mine], pool.segmentation[mine], pool.facts[mine], pool.labels[mine])
+    return CubePool(*(getattr(pool, field.name)[mine] for field in fields(pool)))
 
 
 def above(judged: Sequence[tuple[ScanCandidates, npt.NDArray[np.float32]]], cut: float, label: int) -> int:

@@ -283,7 +283,7 @@ def save(data: npt.NDArray[np.uint8], affine: Affine, path: Path, description: s
 def build(output_dir: Path, warped_labels: Path | None = None) -> None:
     """Build and write every atlas.
 
-    Parameters  # type: ignore[attr-defined]
+    Parameters
     ----------
     output_dir
         Where ``mni_mars``, ``mni_structures``, ``mni_classes`` and ``mni_zones`` go.

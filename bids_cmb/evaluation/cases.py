@@ -150,8 +150,6 @@ class ScanPair:
         Lesions; both may be empty.
     grid
         What the voxels of all outlines refer to; None if nothing has an outline.
-    ignored_region
-        Sorted flat indices of voxels in which predictions count neither as true nor as false, or None.
     attributes
         Of the scan: ``contrast``, ``slice_thickness`` (mm), ``field_strength`` (T) ...
     """
@@ -161,15 +159,12 @@ class ScanPair:
     references: tuple[Reference, ...]
     predictions: tuple[Prediction, ...]
     grid: Grid | None = None
-    ignored_region: VoxelArray | None = None
     attributes: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check that outlines have a grid to lie on, and that numbers are numbers."""
         lesions: tuple[Reference | Prediction, ...] = (*self.references, *self.predictions)
-        if self.grid is None and (
-            self.ignored_region is not None or any(lesion.voxels is not None for lesion in lesions)
-        ):
+        if self.grid is None and any(lesion.voxels is not None for lesion in lesions):
             raise ValueError(f"{self.scan}: outlines need a grid")
         if not all(math.isfinite(value) for lesion in lesions for value in lesion.position):
             raise ValueError(f"{self.scan}: a position is not finite")

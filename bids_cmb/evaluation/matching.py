@@ -116,7 +116,7 @@ def match_scan(pair: ScanPair, rule: MatchRule | None = None) -> ScanMatch:
     reach = np.array([rule.reach(reference) for reference in pair.references]).reshape(-1, 1)
     allowed = (overlap > 0) | (apart <= reach)
     counts = np.array([rule.counts(reference) for reference in pair.references], dtype=np.bool_)
-    excused = allowed[~counts].any(axis=0) | _in_region(pair)
+    excused = allowed[~counts].any(axis=0)
 
     counted = np.flatnonzero(counts)
     accepted = np.array([prediction.accepted for prediction in pair.predictions], dtype=np.bool_)
@@ -232,20 +232,6 @@ def _voxels(lesion: Lesion, grid: Grid) -> VoxelArray:
         return lesion.voxels
     voxel = grid.voxel_at(lesion.position)
     return np.array([] if voxel is None else [voxel], dtype=np.int64)
-
-
-def _in_region(pair: ScanPair) -> BoolArray:
-    """Whether each prediction lies in the ignored region: with its centre, or with half of its voxels."""
-    inside = np.zeros(len(pair.predictions), dtype=np.bool_)
-    region = pair.ignored_region
-    if region is None or pair.grid is None:
-        return inside
-    for index, prediction in enumerate(pair.predictions):
-        centre = pair.grid.voxel_at(prediction.position)
-        inside[index] = centre is not None and bool(np.isin(centre, region))
-        if prediction.voxels is not None and not inside[index]:
-            inside[index] = 2 * np.isin(prediction.voxels, region).sum() >= prediction.voxels.size
-    return inside
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import math
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from bids_cmb.bids.entities import DERIVED_ENTITIES, BidsFile, as_file, same_value
 from bids_cmb.errors import InputError, UsageError
@@ -120,8 +122,12 @@ def _rank(scan: Scan, file: BidsFile) -> tuple[int, int, int]:
 
 
 def _has_points(path: Path) -> bool:
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        return {"x", "y", "z"} <= set(stream.readline().rstrip("\r\n").split("\t"))
+    # What follows may be no UTF-8, or closed to us: whoever reads the lesions of this scan says so.
+    try:
+        with path.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
+            return {"x", "y", "z"} <= set(stream.readline().rstrip("\r\n").split("\t"))
+    except OSError:
+        return True
 
 
 def read_references(path: Path, grid: Grid) -> tuple[Reference, ...]:
@@ -144,20 +150,33 @@ def read_references(path: Path, grid: Grid) -> tuple[Reference, ...]:
     return _points(path) if path.suffix == ".tsv" else _outlined(path, grid)
 
 
-def _outlined(path: Path, grid: Grid) -> tuple[Reference, ...]:
+def read_label_image(path: Path) -> tuple[npt.NDArray[np.int32], Grid]:
+    """Read a mask or label map: labels of the closest canonical grid, and that grid.
+
+    Raises
+    ------
+    InputError
+        If it can't be read, or is not three-dimensional.
+    """
     import nibabel as nib
 
     try:
         image = nib.as_closest_canonical(nib.load(path))
         data = np.asarray(image.dataobj)
-    except (OSError, ValueError, nib.filebasedimages.ImageFileError) as error:
-        raise InputError(f"The annotation {path} cannot be read ({error}).") from error
+    except (OSError, EOFError, ValueError, zlib.error, nib.filebasedimages.ImageFileError) as error:
+        raise InputError(f"The label image {path} cannot be read ({error}).") from error
     if data.ndim == 4 and data.shape[3] == 1:
         data = data[..., 0]
     if data.ndim != 3:
-        raise InputError(f"The annotation {path} is not three-dimensional.")
+        raise InputError(f"The label image {path} is not three-dimensional.")
     labels = np.rint(np.nan_to_num(data)).astype(np.int32)
-    own = Grid((labels.shape[0], labels.shape[1], labels.shape[2]), np.asarray(image.affine, np.float64))
+    return labels, Grid(
+        (labels.shape[0], labels.shape[1], labels.shape[2]), np.asarray(image.affine, np.float64)
+    )
+
+
+def _outlined(path: Path, grid: Grid) -> tuple[Reference, ...]:
+    labels, own = read_label_image(path)
     if np.unique(labels[labels != 0]).size == 1:
         labels = label_components(labels != 0)
     here = components(on_grid(labels, own, grid), grid)
@@ -171,8 +190,11 @@ def _outlined(path: Path, grid: Grid) -> tuple[Reference, ...]:
 
 
 def _points(path: Path) -> tuple[Reference, ...]:
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        rows = list(csv.DictReader(stream, delimiter="\t"))
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            rows = list(csv.DictReader(stream, delimiter="\t"))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"The annotation {path} cannot be read ({error}).") from error
     references = []
     for number, row in enumerate(rows, start=2):
         try:

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from bids_cmb.detector.weights import Model, load_model
-from bids_cmb.errors import UsageError
+from bids_cmb.errors import BidsCmbError, InputError, UsageError
 from bids_cmb.evaluation.cases import ScanPair
-from bids_cmb.training.datasets import AnnotatedScan, detected_pair
-from bids_cmb.training.finetune import FinetuneRecipe, finetune, load_training_scans, split_subjects
+from bids_cmb.training.datasets import AnnotatedScan, detected_pair, left_out_because
+from bids_cmb.training.finetune import FinetuneRecipe, finetune, split_subjects
 from bids_cmb.training.samples import TrainingScan
 
 _log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def subject_folds(subjects: Sequence[str], folds: int, seed: int) -> list[set[st
 
 
 def cross_validate(
-    items: Sequence[AnnotatedScan],
+    loaded: Sequence[tuple[AnnotatedScan, TrainingScan]],
     base: Model,
     recipe: FinetuneRecipe,
     simulated: Sequence[TrainingScan],
@@ -52,13 +52,13 @@ def cross_validate(
     dataset: str,
     command: str,
     with_anatomy: bool = True,
-) -> list[ScanPair]:
+) -> tuple[list[ScanPair], list[str]]:
     """Fine-tune once per fold and judge the fold's subjects; the pairs of all folds are pooled.
 
     Parameters
     ----------
-    items
-        Annotated scans.
+    loaded
+        Annotated scans, as `bids_cmb.training.finetune.load_training_scans` returns them.
     base, recipe, simulated, simulated_heads, dataset, command
         As for `bids_cmb.training.finetune.finetune`.
     folder
@@ -70,23 +70,28 @@ def cross_validate(
 
     Returns
     -------
-    list of ScanPair
-        One per scan, in the order of `items`.
+    tuple
+        One pair per scan, in the order of `loaded`, and a sentence on each scan that the detector could not judge,
+        which is a warning in the log as well.
+
+    Raises
+    ------
+    InputError
+        If none could be judged.
 
     Notes
     -----
     Operating points are chosen on subjects that are neither trained on nor judged.
     """
-    subjects = [item.scan.subject for item in items]
+    subjects = [item.scan.subject for item, _ in loaded]
     dealt = subject_folds(subjects, folds, recipe.seed)
-    scans = load_training_scans(items, recipe.processes)
-    judged: dict[str, ScanPair] = {}
+    judged: dict[str, ScanPair | str] = {}
     for number, test in enumerate(dealt, start=1):
         kept, held = split_subjects([s for s in subjects if s not in test], recipe.held_out, recipe.seed)
         home = folder / f"fold-{number}"
 
         def of(names: set[str]) -> list[TrainingScan]:
-            return [scan for scan, subject in zip(scans, subjects, strict=True) if subject in names]
+            return [scan for item, scan in loaded if item.scan.subject in names]
 
         _log.info("fold %d of %d: %d subjects train, %d calibrate, %d are judged", number, folds, len(kept), len(held), len(test))  # fmt: skip
         manifest = finetune(
@@ -100,18 +105,30 @@ def cross_validate(
             dataset=dataset,
             command=command,
         )
-        mine = [item for item in items if item.scan.subject in test]
+        mine = [item for item, _ in loaded if item.scan.subject in test]
         judge = partial(_judge, manifest=manifest, with_anatomy=with_anatomy, device=recipe.device)
         for item, pair in zip(mine, _run(judge, mine, recipe.processes), strict=True):
             judged[str(item.scan.path)] = pair
-    return [judged[str(item.scan.path)] for item in items]
+            if isinstance(pair, str):
+                _log.warning("%s", pair)
+    every = [judged[str(item.scan.path)] for item, _ in loaded]
+    pairs, notes = [x for x in every if not isinstance(x, str)], [x for x in every if isinstance(x, str)]
+    if not pairs:
+        raise InputError(f"None of the {len(every)} annotated scans could be judged. {notes[0]}")
+    return pairs, notes
 
 
-def _judge(item: AnnotatedScan, manifest: Path, with_anatomy: bool, device: str) -> ScanPair:
-    return detected_pair(item, load_model(manifest), device=device, with_anatomy=with_anatomy)
+def _judge(item: AnnotatedScan, manifest: Path, with_anatomy: bool, device: str) -> ScanPair | str:
+    model = load_model(manifest)
+    try:
+        return detected_pair(item, model, device=device, with_anatomy=with_anatomy)
+    except BidsCmbError as error:
+        return left_out_because(item, error)
 
 
-def _run(judge: partial[ScanPair], items: Sequence[AnnotatedScan], processes: int) -> list[ScanPair]:
+def _run(
+    judge: partial[ScanPair | str], items: Sequence[AnnotatedScan], processes: int
+) -> list[ScanPair | str]:
     if processes == 1:
         return [judge(item) for item in items]
     with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:

@@ -37,16 +37,26 @@ class CubePool:
         (N, 8) from `candidate_facts`.
     labels
         (N,) 0 or 1.
+    draws
+        (N,) how often a candidate is drawn beside the others of its label: how often its scan was listed.
     """
 
     cubes: Tensor
     segmentation: Tensor
     facts: Tensor
     labels: Tensor
+    draws: Tensor
 
     @classmethod
-    def of(cls, sets: Sequence[ScanCandidates]) -> CubePool:
+    def of(cls, sets: Sequence[ScanCandidates], draws: Sequence[int] | None = None) -> CubePool:
         """Join the candidates of scans, without those to ignore.
+
+        Parameters
+        ----------
+        sets
+            Candidates, each scan once.
+        draws
+            How often the candidates of each scan are drawn beside those of the others; None: all alike.
 
         Raises
         ------
@@ -64,7 +74,9 @@ class CubePool:
                 f"Stage 2 has {bleeds} microbleeds and {len(labels) - bleeds} other candidates to learn from and needs "
                 "both: train stage 1 for longer (--stage1-steps), or on more scans."
             )
-        return cls(cubes, segmentation, facts, labels)
+        often = torch.tensor([1] * len(sets) if draws is None else list(draws))
+        counts = torch.tensor([int(k.sum()) for k in keep])
+        return cls(cubes, segmentation, facts, labels, torch.repeat_interleave(often, counts))
 
     def save(self, path: Path) -> None:
         """Write an uncompressed .npz, whole or not at all."""
@@ -85,7 +97,9 @@ class CubePool:
             If an earlier version wrote it, with other views of the candidates.
         """
         with np.load(path, allow_pickle=False) as store:
-            pool = cls(*(torch.from_numpy(store[field.name]) for field in fields(cls)))
+            arrays = {name: torch.from_numpy(store[name]) for name in store.files}
+        # Earlier versions kept the candidates of a scan as often as it was listed.
+        pool = cls(**{"draws": torch.ones_like(arrays["labels"]), **arrays})
         if pool.cubes.shape[1] != CUBE_CHANNELS:
             raise InputError(f"{path} was made by an earlier version: delete it, and it is made anew.")
         return pool
@@ -97,7 +111,8 @@ class CubeSampler:
     def __init__(self, pool: CubePool, seed: int) -> None:
         self._pool = pool
         self._rng = np.random.default_rng(seed)
-        self._pools = [torch.nonzero(pool.labels == value)[:, 0].numpy() for value in (0, 1)]
+        places = torch.arange(len(pool.labels)).repeat_interleave(pool.draws)
+        self._pools = [places[pool.labels[places] == value].numpy() for value in (0, 1)]
 
     def batch(self, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Cubes, segmentation, facts and labels of `size` candidates."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,19 +11,18 @@ import numpy as np
 
 from bids_cmb.bids.inputs import find_scans
 from bids_cmb.bids.outputs import ScanFiles
+from bids_cmb.bids.sidecars import load_json_object
 from bids_cmb.bids.tables import read_table
 from bids_cmb.detector.weights import Model
-from bids_cmb.errors import InputError, UsageError
+from bids_cmb.errors import BidsCmbError, InputError, UsageError
 from bids_cmb.evaluation.cases import Grid, Prediction, Reference, ScanPair
 from bids_cmb.evaluation.components import components, predictions_of
 from bids_cmb.imaging.prepare import prepare
 from bids_cmb.imaging.volume import load_image
 from bids_cmb.scan_inputs import load_brain_mask, load_t1w
-from bids_cmb.training.annotations import find_annotation, read_references
+from bids_cmb.training.annotations import find_annotation, read_label_image, read_references
 from bids_cmb.training.samples import Target, TrainingScan, training_scan
 from bids_cmb.types import Prepared, Scan, Volume
-
-_log = logging.getLogger(__name__)
 
 #: Diameter of a lesion that is known by its place alone, mm: the median of published ones.
 _TYPICAL_DIAMETER = 3.0
@@ -90,6 +88,11 @@ def annotated_scans(
         shown = ", ".join(without[:5]) + (" ..." if len(without) > 5 else "")
         notes.append(f"{len(without)} of {len(scans)} scans have no annotation and were left out: {shown}.")
     return found, notes
+
+
+def left_out_because(item: AnnotatedScan, error: BidsCmbError) -> str:
+    """Say that a scan was left out, and why."""
+    return f"{item.scan.path.name} was left out: {error}"
 
 
 def load_annotated(item: AnnotatedScan) -> tuple[Prepared, tuple[Reference, ...], Grid]:
@@ -195,14 +198,10 @@ def written_pair(item: AnnotatedScan, results: Path) -> ScanPair | None:
     table, image = files.path("candidates", ".tsv"), files.path("candidates")
     if not table.is_file() or not image.is_file():
         return None
-    import nibabel as nib
-
     try:
         rows = read_table(table)
-        loaded = nib.as_closest_canonical(nib.load(image))
-        labels = np.asarray(loaded.dataobj).astype(np.int32)
-        grid = Grid(labels.shape[:3], np.asarray(loaded.affine, np.float64))
-        outlines = {c.label: c.voxels for c in components(labels.reshape(grid.shape), grid)}
+        labels, grid = read_label_image(image)
+        outlines = {c.label: c.voxels for c in components(labels, grid)}
         predictions = tuple(
             Prediction(
                 (float(row["x"]), float(row["y"]), float(row["z"])),
@@ -214,9 +213,19 @@ def written_pair(item: AnnotatedScan, results: Path) -> ScanPair | None:
             )
             for row in rows
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (ValueError, KeyError) as error:
         raise InputError(f"The results {table} cannot be read ({error}); run bids-cmb again.") from error
     return _pair(item, read_references(item.annotation, grid), predictions, grid)
+
+
+def written_model(item: AnnotatedScan, results: Path) -> str:
+    """Name, version and short SHA-256 of the model that made the results of a scan; empty if they don't say."""
+    sidecar, _ = load_json_object(ScanFiles(item.scan, results).path("candidates", ".json"))
+    model = sidecar.get("Model")
+    if not isinstance(model, dict) or not model.get("Name"):
+        return ""
+    name, version, checksum = (str(model.get(key, "?")) for key in ("Name", "Version", "SHA256"))
+    return f"{name} {version}, SHA-256 {checksum[:12]}"
 
 
 def _pair(

@@ -9,6 +9,8 @@ from collections.abc import Collection, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import chain
+from math import floor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -19,14 +21,15 @@ import torch
 from bids_cmb import __version__
 from bids_cmb.detector.networks import Student
 from bids_cmb.detector.weights import Model, save_model
-from bids_cmb.errors import UsageError
-from bids_cmb.training.calibrate import fit_contrast
+from bids_cmb.errors import BidsCmbError, InputError, UsageError
+from bids_cmb.training.calibrate import choose_candidate_threshold, fit_contrast
 from bids_cmb.training.checkpoints import begin
 from bids_cmb.training.cubes import CubePool
-from bids_cmb.training.datasets import AnnotatedScan, to_training_scan
+from bids_cmb.training.datasets import AnnotatedScan, left_out_because, to_training_scan
 from bids_cmb.training.loop import Pace, log_step
+from bids_cmb.training.recipe import Recipe, collect_all, each_once, settings_of
 from bids_cmb.training.samples import TrainingScan
-from bids_cmb.training.scan_candidates import ScanCandidates, collect_candidates
+from bids_cmb.training.scan_candidates import ScanCandidates
 from bids_cmb.training.stage1 import train_candidates
 from bids_cmb.training.stage2 import judge, train_student
 from bids_cmb.types import CONTRASTS, Contrast
@@ -35,6 +38,8 @@ _log = logging.getLogger(__name__)
 
 #: With fewer held-out scans or lesions of a contrast than this, its calibration and operating point stay the base's.
 LEAST_SCANS, LEAST_LESIONS = 4, 10
+#: `mix` repeats one of the two groups at most this often, so that lists stay short.
+_MOST_REPEATS = 20
 #: What of the base model's manifest does not hold for a model that goes on from it.
 _NOT_INHERITED = ("format", "weights", "sha256", "operating_points")
 
@@ -91,10 +96,12 @@ def split_subjects(subjects: Sequence[str], share: float, seed: int) -> tuple[se
 def mix(real: Sequence[TrainingScan], simulated: Sequence[TrainingScan], share: float) -> list[TrainingScan]:
     """List scans so that a share of them is simulated: the training draws all of the list equally often.
 
+    Of the numbers of repeats the shortest list is taken whose share is the nearest one, to the percent.
+
     Parameters
     ----------
     real, simulated
-        Scans; both stay whole, the smaller group is repeated.
+        Scans; both groups stay whole and are repeated.
     share
         Of simulated ones, 0 to below 1; 0 leaves them out.
 
@@ -114,20 +121,57 @@ def mix(real: Sequence[TrainingScan], simulated: Sequence[TrainingScan], share: 
         return list(real)
     if not simulated:
         raise UsageError("A share of simulated scans was asked for, but there are none: give --simulated FOLDER or --simulated-share 0.")  # fmt: skip
-    wanted = share / (1 - share)  # simulated per real
-    ratio = len(simulated) / len(real)
-    times_simulated = max(1, round(wanted / ratio))
-    times_real = max(1, round(ratio * times_simulated / wanted))
+    # Repeats of the simulated scans for each repeat of the real ones: rarely a whole number.
+    exact = share / (1 - share) * len(real) / len(simulated)
+
+    def preference(times: tuple[int, int]) -> tuple[float, int]:
+        counts = times[0] * len(real), times[1] * len(simulated)
+        return round(abs(counts[1] / sum(counts) - share), 2), sum(counts)
+
+    few = range(1, _MOST_REPEATS + 1)
+    options = chain(
+        ((n, max(1, floor(n * exact) + more)) for n in few for more in (0, 1)),
+        ((max(1, floor(n / exact) + more), n) for n in few for more in (0, 1)),
+    )
+    times_real, times_simulated = min(options, key=preference)
     return [*(list(real) * times_real), *(list(simulated) * times_simulated)]
 
 
-def load_training_scans(items: Sequence[AnnotatedScan], processes: int) -> list[TrainingScan]:
-    """Prepare annotated scans, several at once."""
+def load_training_scans(
+    items: Sequence[AnnotatedScan], processes: int
+) -> tuple[list[tuple[AnnotatedScan, TrainingScan]], list[str]]:
+    """Prepare annotated scans, several at once; one that can't be used costs no other.
+
+    Returns
+    -------
+    tuple
+        Those that can be used, and a sentence on each of the others, which is a warning in the log as well.
+
+    Raises
+    ------
+    InputError
+        If none can be used.
+    """
     if processes == 1:
-        return [to_training_scan(item) for item in items]
-    # Spawned, not forked: the training forks later and must find no threads.
-    with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        return list(pool.map(to_training_scan, items))
+        made = [_prepared(item) for item in items]
+    else:
+        # Spawned, not forked: the training forks later and must find no threads.
+        with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+            made = list(pool.map(_prepared, items))
+    loaded = [(item, x) for item, x in zip(items, made, strict=True) if not isinstance(x, str)]
+    left_out = [x for x in made if isinstance(x, str)]
+    for sentence in left_out:
+        _log.warning("%s", sentence)
+    if not loaded:
+        raise InputError(f"None of the {len(items)} annotated scans can be used. {' '.join(left_out[:1])}")
+    return loaded, left_out
+
+
+def _prepared(item: AnnotatedScan) -> TrainingScan | str:
+    try:
+        return to_training_scan(item)
+    except BidsCmbError as error:
+        return left_out_because(item, error)
 
 
 def finetune(
@@ -153,7 +197,8 @@ def finetune(
     training, simulated
         Scans to train on.
     held_out
-        Scans of other subjects: they calibrate and choose the operating points.
+        Scans of other subjects: they calibrate and choose the operating points and, where stage 1 finds at least
+        `LEAST_LESIONS` lesions of all contrasts in at least `LEAST_SCANS` scans, the threshold of its candidates.
     folder
         Where weights, manifest (.json), card (README.md) and checkpoints go.
     simulated_heads, dataset, command
@@ -172,8 +217,9 @@ def finetune(
     started = time.monotonic()
     scans = mix(training, simulated, recipe.simulated_share)
     checkpoints = folder / "checkpoints"
+    resumed = (checkpoints / "stage1.ckpt").exists()  # then the time that it took is not known
     names = [sorted(scan.name for scan in group) for group in (training, simulated, held_out)]
-    begin(checkpoints, {"base": base.sha256, "recipe": asdict(recipe), "scans": names})
+    begin(checkpoints, {"base": base.sha256, "recipe": settings_of(recipe), "scans": names})
     stage1 = train_candidates(
         scans,
         Pace(
@@ -187,18 +233,16 @@ def finetune(
         start=base.candidate_net,
         report=partial(log_step, "stage 1"),
     ).cpu()
-    # Each scan once; sets of repeated scans are the same object, so that the shares stay.
-    unique = {id(scan): scan for scan in scans}
-    sets = {
-        key: collect_candidates(stage1, scan, threshold=base.candidate_threshold, add_missed=True)
-        for key, scan in unique.items()
-    }
-    student = _student(base, recipe, [sets[id(scan)] for scan in scans], checkpoints)
-    held = [
-        collect_candidates(stage1, scan, threshold=base.candidate_threshold, add_missed=False)
-        for scan in held_out
-    ]
-    settings, notes = recalibrate(base, student, held)
+    # From as low as in a training from scratch: the base's threshold was chosen for another stage 1.
+    least = min(base.candidate_threshold, Recipe.candidate_threshold)
+    collecting = Recipe(recipe.name, candidate_threshold=least, processes=recipe.processes)
+    unique, draws = each_once(scans)
+    sets = collect_all(collecting, stage1, unique, add_missed=True)
+    student = _student(base, recipe, sets, draws, checkpoints)
+    held = collect_all(collecting, stage1, held_out, add_missed=False)
+    threshold, notes = choose_height(base, held, least)
+    settings, more = recalibrate(base, student, [s.above(threshold) for s in held])
+    notes += more
     seen = base.card.get("training", {})
     for note in notes:
         _log.warning("%s", note)
@@ -207,6 +251,7 @@ def finetune(
         "name": recipe.name,
         "version": __version__,
         "description": f"Fine-tuned from {base.name} on annotated scans of {dataset}. Research use only.",
+        "candidate_threshold": threshold,
         **settings,
         "training": {
             "base": {"name": base.name, "version": base.version, "sha256": base.sha256},
@@ -221,7 +266,7 @@ def finetune(
             "held_out_scans": len(held_out),
             "simulated_scans": len(simulated) if recipe.simulated_share else 0,
             "command": command,
-            "seconds": round(time.monotonic() - started),
+            "seconds": None if resumed else round(time.monotonic() - started),
             "notes": notes,
         },
     }
@@ -231,7 +276,11 @@ def finetune(
 
 
 def _student(
-    base: Model, recipe: FinetuneRecipe, sets: Sequence[ScanCandidates], checkpoints: Path
+    base: Model,
+    recipe: FinetuneRecipe,
+    sets: Sequence[ScanCandidates],
+    draws: Sequence[int],
+    checkpoints: Path,
 ) -> Student:
     labels = torch.cat([s.labels for s in sets])
     if not bool((labels == 1).any()) or not bool((labels == 0).any()):
@@ -241,7 +290,7 @@ def _student(
         return base.student
 
     return train_student(
-        CubePool.of(sets),
+        CubePool.of(sets, draws),
         None,
         Pace(
             recipe.student_steps,
@@ -254,6 +303,33 @@ def _student(
         start=base.student,
         report=log_step,
     ).cpu()
+
+
+def choose_height(base: Model, held: Sequence[ScanCandidates], least: float) -> tuple[float, list[str]]:
+    """Choose the height from which a peak of the new stage 1 is a candidate, on held-out scans of all contrasts.
+
+    Parameters
+    ----------
+    base
+        Its threshold is kept with fewer than `LEAST_SCANS` scans, or `LEAST_LESIONS` lesions that have a candidate.
+    held
+        Candidates of the held-out scans.
+    least
+        The height that they were collected with.
+
+    Returns
+    -------
+    tuple
+        The threshold, and a sentence if it is the base's.
+    """
+    heights = torch.cat([torch.zeros(0), *(s.heights for s in held)]).double().numpy()
+    labels = torch.cat([torch.zeros(0, dtype=torch.int64), *(s.labels for s in held)]).numpy()
+    found = int((labels == 1).sum())
+    if len(held) >= LEAST_SCANS and found >= LEAST_LESIONS:
+        return choose_candidate_threshold(heights, labels, len(held), least=least), []
+    return base.candidate_threshold, [
+        f"{len(held)} held-out scans with {found} lesions among the candidates are too few (at least {LEAST_SCANS} and {LEAST_LESIONS}) to choose the candidates' threshold on: it is that of {base.name}."
+    ]
 
 
 def recalibrate(
@@ -313,7 +389,7 @@ def _card_text(card: dict[str, Any]) -> str:
         f"- Base: {training['base']['name']} {training['base']['version']}, SHA-256 {training['base']['sha256'][:12]}",
         f"- Trained on {training['scans']} annotated scans, mixed with {training['simulated_scans']} simulated ones; calibrated on {training['held_out_scans']} scans of other subjects",
         f"- Command: `{training['command']}`",
-        f"- Time: {training['seconds']} s",
+        *([] if training["seconds"] is None else [f"- Time: {training['seconds']} s"]),
         "",
         "Held-out scans of the dataset (they also chose the operating point, so these figures flatter):",
         "",

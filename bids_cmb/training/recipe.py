@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import logging
 import time
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -31,6 +32,9 @@ from bids_cmb.training.scan_candidates import ScanCandidates, collect_candidates
 from bids_cmb.training.stage1 import STAGE1_RATE, train_candidates
 from bids_cmb.training.stage2 import STAGE2_RATE, judge, train_student, train_teacher
 from bids_cmb.types import CONTRASTS
+
+if TYPE_CHECKING:
+    from bids_cmb.training.finetune import FinetuneRecipe
 
 _log = logging.getLogger(__name__)
 
@@ -77,7 +81,7 @@ def train_model(
     recipe
         What to do.
     training, validation
-        Scans of different heads.
+        Scans of different heads. A training scan that is listed several times is drawn as often as that.
     folder
         Where weights, manifest and checkpoints go.
     trained_on, validated_on
@@ -98,7 +102,8 @@ def train_model(
     started = time.monotonic()
     resumed = (folder / "stage1.ckpt").exists()  # then the time that it took is not known
     earlier = earlier_networks(recipe)
-    begin(folder, _settings(recipe, training))
+    begin(folder, {"recipe": settings_of(recipe), "scans": sorted(scan.name for scan in training)})
+    scans, draws = each_once(training)
 
     def pace(name: str, steps: int, rate: float) -> Pace:
         return Pace(steps, rate, recipe.device, recipe.processes, folder / f"{name}.ckpt", recipe.precision)
@@ -112,12 +117,12 @@ def train_model(
     ).cpu()
     kept = folder / "candidates.npz"
     if not kept.exists():
-        CubePool.of(collect_all(recipe, stage1, training, add_missed=True)).save(kept)
+        CubePool.of(collect_all(recipe, stage1, scans, add_missed=True), draws).save(kept)
     pool = CubePool.load(kept)
     _log.info(
         "stage 1 done: %d candidates on %d training scans, %d of them microbleeds (%.0f s)",
         len(pool.labels),
-        len(training),
+        len(scans),
         int(pool.labels.sum()),
         time.monotonic() - started,
     )
@@ -154,14 +159,20 @@ def train_model(
         validated_on=validated_on,
         command=command,
         seconds=None if resumed else round(time.monotonic() - started),
-        training_scans=len(training),
+        training_scans=len(scans),
     )
 
 
-def _settings(recipe: Recipe, training: Sequence[TrainingScan]) -> dict[str, Any]:
-    """What the networks of a training depend on; it may go on with other processes."""
-    settings = asdict(replace(recipe, processes=1, device="cpu"))
-    return {"recipe": settings, "scans": sorted(scan.name for scan in training)}
+def settings_of(recipe: Recipe | FinetuneRecipe) -> dict[str, Any]:
+    """What of a recipe its networks depend on: a training may go on with other processes, or on another device."""
+    return asdict(recipe) | {"processes": 1, "device": "cpu"}
+
+
+def each_once(scans: Sequence[TrainingScan]) -> tuple[list[TrainingScan], list[int]]:
+    """Return the different scans of a list in their order, and how often each is in it."""
+    unique = {id(scan): scan for scan in scans}
+    listed = Counter(id(scan) for scan in scans)
+    return list(unique.values()), [listed[key] for key in unique]
 
 
 @dataclass(frozen=True)

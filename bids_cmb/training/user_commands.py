@@ -6,11 +6,12 @@ import argparse
 import logging
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bids_cmb.errors import UsageError
+from bids_cmb.errors import BidsCmbError, InputError, UsageError
 
 if TYPE_CHECKING:
     from bids_cmb.evaluation.evaluate import Part
@@ -117,13 +118,15 @@ def with_real_scans(
     if arguments.annotations is None:
         raise UsageError("--bids needs --annotations, the derivatives dataset that marks the lesions.")
     items, _ = find_items(arguments, arguments.bids)
-    kept, held = split_subjects([i.scan.subject for i in items], arguments.held_out, arguments.seed)
-    real, held_out = (
-        load_training_scans([item for item in items if item.scan.subject in names], arguments.processes)
-        for names in (kept, held)
-    )
+    loaded, _ = load_training_scans(items, arguments.processes)
+    kept, held = split_subjects([i.scan.subject for i, _ in loaded], arguments.held_out, arguments.seed)
+    real, held_out = _scans_of(loaded, kept), _scans_of(loaded, held)
     mixed = mix(real, training, arguments.simulated_share)
     return mixed, [*validation, *held_out], arguments.bids.resolve().name
+
+
+def _scans_of(loaded: Sequence[tuple[AnnotatedScan, TrainingScan]], subjects: set[str]) -> list[TrainingScan]:
+    return [scan for item, scan in loaded if item.scan.subject in subjects]
 
 
 def find_items(arguments: argparse.Namespace, bids_dir: Path) -> tuple[list[AnnotatedScan], list[str]]:
@@ -185,28 +188,59 @@ def write_evaluation(
 
 
 def evaluate_dataset(arguments: argparse.Namespace) -> int:
-    """Compare the outputs of ``bids-cmb`` with a user's annotations."""
+    """Compare the outputs of ``bids-cmb`` with a user's annotations; 1 if a scan could not be compared, else 0."""
     from bids_cmb.evaluation.evaluate import evaluate
-    from bids_cmb.training.datasets import written_pair
+    from bids_cmb.training.datasets import left_out_because, written_model, written_pair
 
+    if ignored := _of_simulated_scans(arguments):
+        raise UsageError(f"With --annotations the results that bids-cmb wrote to --results are evaluated, and {', '.join(ignored)} would do nothing; run bids-cmb with another model or fewer scans instead.")  # fmt: skip
     if arguments.results is None or arguments.out is None:
         raise UsageError("A BIDS dataset is evaluated with --results (the output folder of bids-cmb), --annotations and --out.")  # fmt: skip
     items, notes = find_items(arguments, arguments.folder)
-    pairs = [(item, written_pair(item, arguments.results)) for item in items]
-    missing = [item.name for item, pair in pairs if pair is None]
+    missing, done, left_out = [], [], []
+    models: Counter[str] = Counter()
+    for item in items:
+        try:
+            pair = written_pair(item, arguments.results)
+        except BidsCmbError as error:
+            left_out.append(left_out_because(item, error))
+            _log.warning("%s", left_out[-1])
+            continue
+        if pair is None:
+            missing.append(item.name)
+            continue
+        done.append(pair)
+        models[written_model(item, arguments.results) or "not stated"] += 1
     if missing:
         notes.append(f"{len(missing)} annotated scans have no results in {arguments.results} and are left out: {', '.join(missing[:5])}. Run bids-cmb on them.")  # fmt: skip
         _log.warning("%s", notes[-1])
-    done = [pair for _, pair in pairs if pair is not None]
+    if not done and left_out:
+        raise InputError(f"None of the {len(items)} annotated scans can be compared. {left_out[0]}")
     if not done:
         raise UsageError(f"{arguments.results} has no results of the annotated scans; run bids-cmb first.")
     facts = {
         "Data": f"{len(done)} scans of {arguments.folder.name}, annotated in {arguments.annotations.name}",
         "Results": arguments.results.name,
+        "Model": "; ".join(f"{name} ({n} scans)" for name, n in models.most_common()),
         "Command": command_line(),
     }
+    if len(models) > 1:
+        notes.append("The results are of several models: run bids-cmb anew on the scans of all but one.")
+        _log.warning("%s", notes[-1])
+    notes += left_out
     write_evaluation(evaluate(done), arguments.out, "Detection compared with annotations", facts, notes)
-    return 0
+    return 1 if left_out else 0
+
+
+def _of_simulated_scans(arguments: argparse.Namespace) -> list[str]:
+    """Options of ``evaluate`` that were given and concern simulated scans only."""
+    given = {
+        "--model": arguments.model is not None,
+        "--most": arguments.most is not None,
+        "--no-anatomy": arguments.no_anatomy,
+        "--processes": arguments.processes != 1,
+    }
+    return [name for name, is_given in given.items() if is_given]
 
 
 def _recipe(arguments: argparse.Namespace) -> FinetuneRecipe:
@@ -248,11 +282,9 @@ def _finetune(arguments: argparse.Namespace) -> int:
 
     recipe, base = _recipe(arguments), load_model(arguments.model)
     items, _ = find_items(arguments, arguments.bids_dir)
-    kept, held = split_subjects([item.scan.subject for item in items], recipe.held_out, recipe.seed)
-    training, held_out = (
-        load_training_scans([item for item in items if item.scan.subject in names], recipe.processes)
-        for names in (kept, held)
-    )
+    loaded, _ = load_training_scans(items, recipe.processes)
+    kept, held = split_subjects([item.scan.subject for item, _ in loaded], recipe.held_out, recipe.seed)
+    training, held_out = _scans_of(loaded, kept), _scans_of(loaded, held)
     simulated, heads = _simulated(arguments)
     for word, scans in (("training", training), ("held out", held_out), ("simulated", simulated)):
         _log.info("%s: %s", word, describe(scans))
@@ -275,13 +307,15 @@ def _crossval(arguments: argparse.Namespace) -> int:
     from bids_cmb.detector.weights import load_model
     from bids_cmb.evaluation.evaluate import evaluate
     from bids_cmb.training.crossval import cross_validate
+    from bids_cmb.training.finetune import load_training_scans
 
     recipe, base = _recipe(arguments), load_model(arguments.model)
     items, notes = find_items(arguments, arguments.bids_dir)
     dataset = arguments.bids_dir.resolve().name
+    loaded, left_out = load_training_scans(items, recipe.processes)
     simulated, heads = _simulated(arguments)
-    pairs = cross_validate(
-        items,
+    pairs, not_judged = cross_validate(
+        loaded,
         base,
         recipe,
         simulated,
@@ -297,5 +331,6 @@ def _crossval(arguments: argparse.Namespace) -> int:
         "Model": f"fine-tuned from {base.name} {base.version} in {arguments.folds} folds over subjects",
         "Command": command_line(),
     }
+    notes += [*left_out, *not_judged]
     write_evaluation(evaluate(pairs), arguments.out, "Cross-validated detection", facts, notes)
     return 0

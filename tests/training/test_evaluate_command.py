@@ -74,7 +74,23 @@ def test_results_of_the_command_are_compared_with_annotations(
     figures = (tmp_path / "e" / "figures.tsv").read_text(encoding="utf-8")
     # The masks are the lesions themselves: where both sides have an outline, they agree.
     assert "Dice of matched pairs, median\t1.0000" in figures
+    assert "not stated (2 scans)" in page
     assert main(command) == 2
+
+
+def test_the_page_names_the_models_that_made_the_results(tmp_path: Path) -> None:
+    images, marks = make_tiny_dataset(tmp_path, {"1": "mask", "2": "mask", "3": "mask"})
+    results = tmp_path / "out"
+    for number, (label, name) in enumerate((("1", "mine"), ("2", "mine"), ("3", "other"))):
+        write_results(results, label, tiny_scan(number), found=2)
+        sidecar = results / f"sub-{label}" / "anat" / f"sub-{label}_space-T2starw_seg-candidates_dseg.json"
+        model = {"Name": name, "Version": "1.2", "SHA256": "0123456789abcdef"}
+        sidecar.write_text(json.dumps({"Model": model}), encoding="utf-8")
+    command = ["evaluate", str(images), "--annotations", str(marks), "--results", str(results), "--out", str(tmp_path / "e")]  # fmt: skip
+    assert main(command) == 0
+    page = (tmp_path / "e" / "evaluation.html").read_text(encoding="utf-8")
+    assert "mine 1.2, SHA-256 0123456789ab (2 scans); other 1.2, SHA-256 0123456789ab (1 scans)" in page
+    assert "of several models" in page
 
 
 def write_results(results: Path, label: str, scan: SimulatedScan, *, found: int) -> None:

@@ -18,6 +18,7 @@ from bids_cmb.training.cli import main
 from bids_cmb.training.crossval import subject_folds
 from bids_cmb.training.finetune import mix, split_subjects
 from bids_cmb.training.prepared import prepared_scan
+from bids_cmb.training.scan_candidates import collect_candidates
 from bids_cmb.training.simulate.corpus import save_scan
 
 from .tiny import tiny_scan
@@ -103,7 +104,7 @@ def test_with_enough_held_out_scans_the_operating_point_is_chosen_anew(
     monkeypatch.setattr(module, "LEAST_LESIONS", 3)
     base = load_model(untrained)
     scan = prepared_scan(tiny_scan(0), "x")
-    held = [module.collect_candidates(base.candidate_net, scan, threshold=0.0, add_missed=True)]
+    held = [collect_candidates(base.candidate_net, scan, threshold=0.0, add_missed=True)]
     settings, notes = module.recalibrate(base, base.student, held)
     assert notes == []
     assert settings["validation"]["gre"]["lesions"] == 3
@@ -130,7 +131,9 @@ def test_cross_validation_judges_every_scan_once(tmp_path: Path, untrained: Path
 
 
 def test_train_mixes_annotated_scans_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    images, marks = make_tiny_dataset(tmp_path, {"1": "mask", "2": "dseg"})
+    images, marks = make_tiny_dataset(tmp_path, {"1": "mask", "2": "dseg", "3": "mask"})
+    # One that cannot be read costs no other.
+    (images / "sub-3" / "anat" / "sub-3_T2starw.nii.gz").write_bytes(b"no image")
     folders = [tmp_path / "train", tmp_path / "validation"]
     for number, folder in enumerate(folders):
         folder.mkdir()

@@ -231,7 +231,7 @@ def test_a_contrast_is_calibrated_scan_by_scan() -> None:
     assert calibration.prevalence == pytest.approx(np.concatenate(every).mean())
     p = np.concatenate([probabilities(z, calibration) for z in logits])
     y = np.concatenate(labels)
-    assert fitted.false == ((p >= fitted.threshold) & (y == 0)).sum() <= 21  # one for each scan
+    assert fitted.false == ((p >= fitted.threshold) & (y == 0)).sum() <= 0.75 * 21  # scans
     assert fitted.found == ((p >= fitted.threshold) & (y == 1)).sum() > 0.4 * (y == 1).sum()
     assert fitted.brier == pytest.approx(np.mean((p - y)[y >= 0] ** 2), abs=1e-4)
     assert fitted.brier < np.mean((np.concatenate(every) - y)[y >= 0] ** 2)

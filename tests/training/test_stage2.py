@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -41,8 +42,9 @@ def pool() -> CubePool:
     image[:, (0, 3), : CUBE_IN_PLANE // 2] = 0.1
     image[:, 0, 8:12, 14:19, 3:5] = 1.0
     facts = torch.cat([facts_of("swi", 1.5 + i) for i in range(12)])
+    labels = torch.tensor([1, 0] * 6, dtype=torch.int64)
     return CubePool(
-        image.half(), (image[:, :1] > 0.5).to(torch.uint8), facts, torch.tensor([1, 0] * 6, dtype=torch.int64)
+        image.half(), (image[:, :1] > 0.5).to(torch.uint8), facts, labels, torch.ones_like(labels)
     )
 
 
@@ -153,6 +155,14 @@ def test_candidates_of_an_earlier_version_are_refused(pool: CubePool, tmp_path: 
     replace(pool, cubes=pool.cubes[:, :3]).save(tmp_path / "candidates.npz")
     with pytest.raises(InputError, match=r"candidates\.npz .* earlier version"):
         CubePool.load(tmp_path / "candidates.npz")
+
+
+def test_candidates_kept_before_they_had_draws_are_drawn_alike(pool: CubePool, tmp_path: Path) -> None:
+    pool.save(tmp_path / "candidates.npz")
+    with np.load(tmp_path / "candidates.npz") as store:
+        older = {name: store[name] for name in store.files if name != "draws"}
+    np.savez(tmp_path / "candidates.npz", **older)
+    assert torch.equal(CubePool.load(tmp_path / "candidates.npz").draws, pool.draws)
 
 
 def test_a_third_of_a_batch_are_microbleeds(pool: CubePool) -> None:
