@@ -17,7 +17,8 @@ from bids_cmb.detector.weights import Model, load_model
 from bids_cmb.errors import BidsCmbError, InputError, UsageError
 from bids_cmb.evaluation.cases import ScanPair
 from bids_cmb.training.datasets import AnnotatedScan, detected_pair, left_out_because
-from bids_cmb.training.finetune import FinetuneRecipe, finetune, split_subjects
+from bids_cmb.training.finetune import FinetuneRecipe, finetune
+from bids_cmb.training.mixing import split_subjects
 from bids_cmb.training.samples import TrainingScan
 
 _log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ def cross_validate(
     Parameters
     ----------
     loaded
-        Annotated scans, as `bids_cmb.training.finetune.load_training_scans` returns them.
+        Annotated scans, as `bids_cmb.training.mixing.load_training_scans` returns them.
     base, recipe, simulated, simulated_heads, dataset, command
         As for `bids_cmb.training.finetune.finetune`.
     folder

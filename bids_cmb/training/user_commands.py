@@ -113,7 +113,7 @@ def with_real_scans(
     """Mix a user's scans into those of ``train``; also return the name of the dataset, empty without one."""
     if arguments.bids is None:
         return training, validation, ""
-    from bids_cmb.training.finetune import load_training_scans, mix, split_subjects
+    from bids_cmb.training.mixing import load_training_scans, mix, split_subjects
 
     if arguments.annotations is None:
         raise UsageError("--bids needs --annotations, the derivatives dataset that marks the lesions.")
@@ -278,7 +278,8 @@ def _simulated(arguments: argparse.Namespace) -> tuple[list[TrainingScan], set[s
 
 def _finetune(arguments: argparse.Namespace) -> int:
     from bids_cmb.detector.weights import load_model
-    from bids_cmb.training.finetune import describe, finetune, load_training_scans, split_subjects
+    from bids_cmb.training.finetune import finetune
+    from bids_cmb.training.mixing import describe, load_training_scans, split_subjects
 
     recipe, base = _recipe(arguments), load_model(arguments.model)
     items, _ = find_items(arguments, arguments.bids_dir)
@@ -307,7 +308,7 @@ def _crossval(arguments: argparse.Namespace) -> int:
     from bids_cmb.detector.weights import load_model
     from bids_cmb.evaluation.evaluate import evaluate
     from bids_cmb.training.crossval import cross_validate
-    from bids_cmb.training.finetune import load_training_scans
+    from bids_cmb.training.mixing import load_training_scans
 
     recipe, base = _recipe(arguments), load_model(arguments.model)
     items, notes = find_items(arguments, arguments.bids_dir)

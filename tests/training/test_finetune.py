@@ -16,7 +16,7 @@ from bids_cmb.training import finetune as module
 from bids_cmb.training import recipe
 from bids_cmb.training.cli import main
 from bids_cmb.training.crossval import subject_folds
-from bids_cmb.training.finetune import mix, split_subjects
+from bids_cmb.training.mixing import mix, split_subjects
 from bids_cmb.training.prepared import prepared_scan
 from bids_cmb.training.scan_candidates import collect_candidates
 from bids_cmb.training.simulate.corpus import save_scan

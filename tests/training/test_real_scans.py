@@ -22,7 +22,8 @@ from bids_cmb.training.annotations import find_annotation, read_references
 from bids_cmb.training.cli import main
 from bids_cmb.training.cubes import CubePool, CubeSampler
 from bids_cmb.training.datasets import AnnotatedScan, annotated_scans
-from bids_cmb.training.finetune import FinetuneRecipe, finetune, load_training_scans, mix
+from bids_cmb.training.finetune import FinetuneRecipe, finetune
+from bids_cmb.training.mixing import load_training_scans, mix
 from bids_cmb.training.prepared import prepared_scan
 from bids_cmb.training.recipe import Recipe, train_model
 from bids_cmb.training.samples import TrainingScan
