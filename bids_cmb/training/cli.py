@@ -135,6 +135,14 @@ def build_parser() -> argparse.ArgumentParser:
         help="a model (name, manifest or folder): its networks go on from there",
     )
     train.add_argument(
+        "--stage2-widths",
+        type=int,
+        nargs=3,
+        metavar="MAPS",
+        help="maps of the three levels of teacher and student (default: those of --continue-from, else 16 32 64); "
+        "a multiple of those of --continue-from grows them",
+    )
+    train.add_argument(
         "--precision",
         choices=("float32", "bfloat16"),
         default="float32",
@@ -257,6 +265,7 @@ def _train(arguments: argparse.Namespace) -> int:
         continued_from=str(arguments.continue_from or ""),
         students=max(1, arguments.students),
         precision=arguments.precision,
+        stage2_widths=None if arguments.stage2_widths is None else tuple(arguments.stage2_widths),
     )
     manifest = train_model(
         recipe,

@@ -25,6 +25,7 @@ from bids_cmb.training.calibrate import (
 )
 from bids_cmb.training.checkpoints import begin
 from bids_cmb.training.cubes import CubePool
+from bids_cmb.training.grow import grown
 from bids_cmb.training.loop import Pace, log_step
 from bids_cmb.training.parallel import arrays_of_all
 from bids_cmb.training.samples import TrainingScan
@@ -44,7 +45,8 @@ class Recipe:
     """Everything that a training depends on besides its scans.
 
     ``real_scans`` names the dataset of annotated real scans among them; empty if all are simulated. Of several
-    ``students``, which begin alike and see other batches, the weights are averaged.
+    ``students``, which begin alike and see other batches, the weights are averaged. The networks of stage 2 have
+    ``stage2_widths`` maps (None: as those they go on from, else the default); those of narrower ones grow.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Recipe:
     continued_from: str = ""
     students: int = 1
     precision: str = "float32"
+    stage2_widths: tuple[int, int, int] | None = None
 
 
 def train_model(
@@ -143,7 +146,7 @@ def train_model(
             pool,
             teacher,
             pace(f"student-{number + 1}" if number else "student", recipe.student_steps, recipe.stage2_rate),
-            start=earlier.student,
+            start=earlier.student if teacher is None else None,
             seed=recipe.seed + number,
             report=log_step,
         ).cpu()
@@ -188,7 +191,7 @@ def earlier_networks(recipe: Recipe) -> Earlier:
     """Networks of the model that this training goes on from, if it names one.
 
     The teacher is that of the training beside the model; without one, it begins with the encoder and the classifier
-    of the model's student.
+    of the model's student. A student that is taught begins with its teacher.
 
     Raises
     ------
@@ -197,9 +200,12 @@ def earlier_networks(recipe: Recipe) -> Earlier:
     InputError
         If the teacher is another network than today's.
     """
+    widths = recipe.stage2_widths
+    torch.manual_seed(
+        recipe.seed
+    )  # the decoder of a teacher that a model lacks, and what grows, begin at random
     if not recipe.continued_from:
-        return Earlier()
-    torch.manual_seed(recipe.seed)  # the decoder of a teacher that a model lacks begins at random
+        return Earlier() if widths is None else Earlier(None, Teacher(widths=widths), Student(widths=widths))
     model = load_model(recipe.continued_from)
     teacher = Teacher(model.student.channels, model.student.widths).begin_with(model.student)
     path = find_manifest(recipe.continued_from).parent / "teacher.ckpt"
@@ -211,7 +217,9 @@ def earlier_networks(recipe: Recipe) -> Earlier:
                 f"{path} holds another network than this version trains: remove it, and the teacher begins with "
                 "what the student knows."
             ) from error
-    return Earlier(model.candidate_net, teacher, model.student)
+    if widths is None:
+        return Earlier(model.candidate_net, teacher, model.student)
+    return Earlier(model.candidate_net, grown(teacher, widths), grown(model.student, widths))
 
 
 def averaged(students: Sequence[Student]) -> Student:
