@@ -210,7 +210,9 @@ def _add_detection(group: argparse._ArgumentGroup) -> None:
         help="operating point, a probability (default: the model card's, by contrast)",
     )
     group.add_argument(
-        "--save-preproc", action="store_true", help="also write the image as the detector saw it"
+        "--save-preproc",
+        action="store_true",
+        help="also write the image as the detector saw it, and the transform to MNI space",
     )
     group.add_argument(
         "--registration",

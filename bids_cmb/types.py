@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -270,6 +270,16 @@ class Detection:
 Zone = Callable[[npt.NDArray[np.intp]], FloatArray]
 
 
+class PointMap(Protocol):
+    """Where points of a scan lie in MNI space, and back."""
+
+    def __call__(self, points: npt.NDArray[np.float64], /) -> npt.NDArray[np.float64]:
+        """RAS+ world points (n, 3) to MNI, mm."""
+
+    def back(self, points: npt.NDArray[np.float64], /) -> npt.NDArray[np.float64]:
+        """MNI points (n, 3) to RAS+ world, mm."""
+
+
 @dataclass(frozen=True)
 class Anatomy:
     """Where things are in one scan.
@@ -279,7 +289,7 @@ class Anatomy:
     mars
         int32 array on the image grid: values of `mars_label`, 0 outside the brain.
     world_to_mni
-        4x4 affine from the image's RAS+ world to MNI152 RAS+ world, mm.
+        4x4 affine from the image's RAS+ world to MNI152 RAS+ world, mm: the registration without its deformation.
     zones
         By name (``ventricle``, ``edge``, ``sinus``, ``pallidum``, ``pineal``, ``choroid_plexus``, ``falx``...): how
         strongly, 0..1, a place suggests a mimic.
@@ -287,6 +297,8 @@ class Anatomy:
         Figures by name (``similarity``, ``overlap``).
     warnings
         Sentences for the table, the sidecar and the report.
+    registration
+        From the image's world to MNI152, deformation included; None where nothing was registered.
     """
 
     mars: LabelArray
@@ -294,3 +306,4 @@ class Anatomy:
     zones: Mapping[str, Zone] = field(default_factory=dict)
     quality: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    registration: PointMap | None = None

@@ -39,6 +39,8 @@ EVIDENCE = 0.06
 ELASTIC_MM = 5.0
 #: Points that are looked at, at most.
 POINTS = 40000
+#: Iterations that undo a deformation: displacements change by less than a millimetre per millimetre.
+_TURNS_BACK = 12
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,13 @@ class Deformation:
     def __call__(self, points: DoubleArray) -> DoubleArray:
         """MNI points (n, 3) after the affine, moved to their final place."""
         return np.asarray(points + self.at(points), np.float64)
+
+    def undone(self, points: DoubleArray) -> DoubleArray:
+        """Final MNI points (n, 3) back to where the affine had put them, by fixed-point iteration."""
+        before = points
+        for _ in range(_TURNS_BACK):
+            before = np.asarray(points - self.at(before), np.float64)
+        return before
 
     def smallest_jacobian(self) -> float:
         """Smallest local change of volume on the lattice: one without deformation, negative where space folds."""

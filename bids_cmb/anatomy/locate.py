@@ -20,6 +20,7 @@ from bids_cmb.anatomy.sampling import (
     to_voxels,
 )
 from bids_cmb.anatomy.structures import ZONES
+from bids_cmb.anatomy.symmetry import symmetry
 from bids_cmb.anatomy.template import load_endless_mars, load_zones
 from bids_cmb.types import Affine, Anatomy, BoolArray, Contrast, FloatArray, LabelArray, Volume, Zone
 
@@ -171,7 +172,8 @@ def find_zones(
 ) -> dict[str, Zone]:
     """Zones of mimics on the image grid (see `bids_cmb.anatomy.structures.ZONES`), and ``edge``.
 
-    Where the registration failed, ``edge`` alone: it needs none, and no place is known for the others.
+    ``pallidum`` counts where the other side's stands out as well: mineral is symmetrical, a microbleed is not. Where the
+    registration failed, ``edge`` alone: it needs none, and no place is known for the others.
     """
     edge = {"edge": edge_zone(brain_mask, volume.zooms, EDGE_DEPTH_MM[contrast])}
     if registration.failed:
@@ -183,8 +185,15 @@ def find_zones(
         one = np.ascontiguousarray(atlas.zones[..., number : number + 1])
         return interpolate(one, to_voxels(registration(world), atlas.affine))[:, 0]
 
+    def pallidum(voxels: npt.NDArray[np.intp]) -> FloatArray:
+        strong = strength(voxels, list(ZONES).index("pallidum"))
+        there = np.flatnonzero(strong)
+        world = apply_matrix(volume.affine[:3, :3], voxels[there].astype(np.float64)) + volume.affine[:3, 3]
+        strong[there] *= symmetry(volume, world, registration, contrast)
+        return strong
+
     zones: dict[str, Zone] = {name: partial(strength, number=k) for k, name in enumerate(ZONES)}
-    return zones | edge
+    return zones | {"pallidum": pallidum} | edge
 
 
 def locate(
@@ -238,4 +247,5 @@ def locate(
         zones=find_zones(image, brain_mask, registration, contrast),
         quality=registration.quality,
         warnings=registration.warnings,
+        registration=registration,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -23,10 +24,10 @@ IndexArray = npt.NDArray[np.intp]
 
 
 def to_mni(position: Point, anatomy: Anatomy) -> Point:
-    """World position to MNI, mm."""
-    x, y, z = (
-        float(v) for v in anatomy.world_to_mni[:3, :3] @ np.asarray(position) + anatomy.world_to_mni[:3, 3]
-    )
+    """World position to MNI, mm; nothing but NaN where nothing was registered."""
+    if anatomy.registration is None:
+        return (math.nan, math.nan, math.nan)
+    x, y, z = anatomy.registration(np.array([position], np.float64))[0].tolist()
     return (x, y, z)
 
 

@@ -73,6 +73,12 @@ class Registration:
         mapped = apply_matrix(self.world_to_mni[:3, :3], points) + self.world_to_mni[:3, 3]
         return mapped if self.deformation is None else self.deformation(mapped)
 
+    def back(self, points: DoubleArray) -> DoubleArray:
+        """MNI points (n, 3) to world, mm."""
+        before = points if self.deformation is None else self.deformation.undone(points)
+        inverse: Affine = np.asarray(np.linalg.inv(self.world_to_mni), np.float64)
+        return np.asarray(apply_matrix(inverse[:3, :3], before) + inverse[:3, 3], np.float64)
+
 
 @lru_cache(maxsize=1)
 def coarse_template() -> Template:

@@ -27,6 +27,7 @@ IGNORED: Final = (
     "review/**",
     "*_desc-preproc_swi.*",
     "*_desc-preproc_GRE.*",
+    "*_xfm.*",
 )
 
 _COLOURS: Final = {"infratentorial": (64, 110, 200), "deep": (214, 96, 60), "lobar": (70, 150, 90)}
@@ -47,6 +48,7 @@ For each image (`sub-*/[ses-*/]anat/`; `space-<suffix>` names the image whose gr
 | `*_seg-MARS_dseg.nii.gz` | MARS regions; values in `seg-MARS_dseg.tsv` |
 | `*_desc-brain_mask.nii.gz` | where microbleeds were looked for |
 | `*_desc-preproc_*.nii.gz` | intensities as the detector saw them (with `--save-preproc` only) |
+| `*_to-MNI152NLin2009aSym_mode-image_xfm.nii.gz` | displacements that bring the image to MNI space (with `--save-preproc` only) |
 
 A table without rows and an empty mask mean that none was found. Columns are explained in the `.json` files.
 `sub-*.html` is the report of one subject. `group_*.tsv` and `group_cmb.html` are made by the group level.

@@ -22,6 +22,7 @@ from bids_cmb.bids.tables import (
     lesion_row,
     table_text,
 )
+from bids_cmb.bids.transforms import MNI_SPACE, displacement_field
 from bids_cmb.files import compress, has_content, json_text, write_bytes
 from bids_cmb.types import Affine, Anatomy, Candidate, Detection, MaskMethod, Prepared, Scan
 
@@ -34,6 +35,8 @@ _KINDS: Final[Mapping[str, tuple[tuple[str, str], str]]] = {
     "candidates": (("seg", "candidates"), "dseg"),
     "lesions": (("seg", "CMB"), "dseg"),
 }
+#: What ``--save-preproc`` adds.
+_SAVED: Final = ("preproc", "transform")
 #: How the name of the sidecar ends that is written last: where it is, the scan is complete.
 LESIONS_ENDING: Final = "_seg-CMB_dseg"
 #: What the sidecar of a brain mask says of its origin.
@@ -109,15 +112,18 @@ class ScanFiles:
 
     def path(self, kind: str, extension: str = ".nii.gz") -> Path:
         """Path of one output; `kind` is ``brain_mask``, ``probability``, ``mask``, ``mars``, ``candidates``,
-        ``lesions`` or ``preproc``.
+        ``lesions``, ``preproc`` or ``transform``.
         """  # noqa: D205
         own = scan_entities(self.scan.entities)
+        if kind == "transform":
+            ends = (("from", self.scan.suffix), ("to", MNI_SPACE), ("mode", "image"))
+            return self.folder / join_name((*own, *ends), "xfm", extension)
         added, suffix = (("desc", "preproc"), self.scan.suffix) if kind == "preproc" else _KINDS[kind]
         return self.folder / join_name((*own, ("space", self.scan.suffix), added), suffix, extension)
 
     def expected(self, *, save_preproc: bool) -> list[Path]:
         """Every file of the scan when it is complete."""
-        kinds = [*_KINDS, *(["preproc"] if save_preproc else [])]
+        kinds = [*_KINDS, *(_SAVED if save_preproc else [])]
         paths = [self.path(kind, extension) for kind in kinds for extension in (".nii.gz", ".json")]
         return [*paths, self.path("lesions", ".tsv"), self.path("candidates", ".tsv")]
 
@@ -152,7 +158,7 @@ def write_scan(
     sources
         BIDS URIs of what was used besides the image: ``brain_mask`` and ``t1w``, where there were any.
     save_preproc
-        Whether to write the intensities that the detector saw.
+        Whether to write the intensities that the detector saw, and the transform to MNI space.
 
     Raises
     ------
@@ -165,12 +171,16 @@ def write_scan(
     if save_preproc:
         images["preproc"] = result.prepared.image.data.astype(np.float32)
     else:
-        files.path("preproc").unlink(missing_ok=True)
-        files.path("preproc", ".json").unlink(missing_ok=True)
+        for kind in _SAVED:
+            files.path(kind).unlink(missing_ok=True)
+            files.path(kind, ".json").unlink(missing_ok=True)
     contents = {
         files.path(kind): compress(nifti_bytes(result.restore(data), result.header))
         for kind, data in images.items()
     }
+    if save_preproc:
+        contents[files.path("transform")] = compress(displacement_field(result.anatomy))
+        contents[files.path("transform", ".json")] = json_text(sidecars["transform"]).encode()
     everything, accepted = _rows(result.detection)
     contents[files.path("candidates", ".tsv")] = table_text(CANDIDATE_COLUMNS, everything).encode()
     contents[files.path("lesions", ".tsv")] = table_text(LESION_COLUMNS, accepted).encode()
@@ -248,10 +258,17 @@ def _sidecars(scan: Scan, result: ScanResult, sources: Mapping[str, str]) -> dic
             "are explained in seg-MARS_dseg.tsv at the root of this dataset.",
             [image, *made_from_mask, *made_from_t1w],
             RegistrationQuality=_finite(result.anatomy.quality),
-            # The affine part of the registration; a deformation of a few millimetres may follow it.
+            # The affine part of the registration; a deformation of a few millimetres may follow it (``transform``).
+            Template=MNI_SPACE,
             **_affine_field("WorldToMNI152", result.anatomy.world_to_mni),
             **software,
         ),
+        "transform": {
+            "Description": "Displacements (mm, as ITK counts them) from points of MNI space to the scan: brings the scan "
+            "to the template. All zero where nothing was registered.",
+            "Sources": [image, *made_from_mask, *made_from_t1w],
+            **software,
+        },
         "candidates": sidecar(
             "Everything that the first stage of the detector proposed, one label for each, with its fate.",
             everything,

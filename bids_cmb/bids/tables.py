@@ -73,7 +73,7 @@ LESION_COLUMN_NOTES: Final[Mapping[str, Mapping[str, Any]]] = {
     **{axis: {"Description": note, "Units": "mm"} for axis, note in _POINT.items()},
     **{
         f"{axis}_mni": {
-            "Description": f"Centre along {axis} in MNI152 space (affine alignment).",
+            "Description": f"Centre along {axis} in MNI152 space (2009a symmetric).",
             "Units": "mm",
         }
         for axis in "xyz"

@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from bids_cmb.anatomy.locate import locate
 from bids_cmb.anatomy.mars import assign_regions
-from bids_cmb.anatomy.registration import register
+from bids_cmb.anatomy.registration import Registration, register
 from bids_cmb.anatomy.template import load_mars
 from bids_cmb.types import MARS_REGIONS, Anatomy, Candidate, Detection, Volume, mars_label, mars_region
 
@@ -60,10 +60,12 @@ def test_a_lesion_at_a_border_names_both_regions() -> None:
     candidates = tuple(
         Candidate(i, (float(x), 10.0, 10.0), 0.9, 0.9, 27.0, 3.7, 0.5, 1.0) for i, x in ((1, 9), (2, 3))
     )
-    first, second = assign_regions(Detection(candidates, labels), Anatomy(mars, np.eye(4)), image).candidates
+    shifted = Registration(np.array([[1.0, 0, 0, -5], [0, 1, 0, 0], [0, 0, 1, 2], [0, 0, 0, 1]]))
+    anatomy = Anatomy(mars, shifted.world_to_mni, registration=shifted)
+    first, second = assign_regions(Detection(candidates, labels), anatomy, image).candidates
     assert (first.mars_region, first.hemisphere, first.flags) == ("F", "L", ("border:P",))
     assert (second.mars_region, second.mars_category, second.flags) == ("F", "lobar", ())
-    assert second.mni == (3.0, 10.0, 10.0)
+    assert second.mni == (-2.0, 10.0, 12.0)
 
 
 @pytest.mark.parametrize(("border", "flags"), [(10, ("border:other_side",)), (13, ())])

@@ -154,6 +154,7 @@ def test_sidecars_say_where_results_come_from(dataset: Make, run_here: Run, tmp_
         assert content["Sources"][0] == image
     preproc = json.loads((folder / "sub-1_ses-a_space-T2starw_desc-preproc_T2starw.json").read_text())
     assert preproc["SkullStripped"] is False
+    assert (folder / "sub-1_ses-a_from-T2starw_to-MNI152NLin2009aSym_mode-image_xfm.nii.gz").is_file()
 
 
 def test_compressed_files_carry_neither_name_nor_time(dataset: Make, run_here: Run, tmp_path: Path) -> None:
