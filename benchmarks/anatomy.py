@@ -1,12 +1,12 @@
 """Where planted lesions are said to lie, and how the atlas compares with an independent one.
 
-    python benchmarks/anatomy.py planted [--heads 10] [--contrast gre swi qsm] [--seed 0] [--source NAME]
+    python benchmarks/anatomy.py planted [--heads 10] [--contrast gre swi qsm] [--seed 0] [--source NAME] [--t1w]
     python benchmarks/anatomy.py atlas
     python benchmarks/anatomy.py speed
 
 `planted` draws lesions into heads whose anatomy is known (`drawn_heads.py`: no physics), runs `locate` and
 `assign_regions`, and counts right categories, regions and sides: how well places are found on heads of another shape, not
-how a scanner's image fares. Heads of the independent parcellation are drawn where ../shared/data is there.
+how a scanner's image fares. With `--t1w`, the same heads come with a T1w image of the session. Heads of the independent parcellation are drawn where ../shared/data is there.
 
 `atlas` needs ../shared/data too.
 """
@@ -100,7 +100,7 @@ def wilson(right: int, total: int) -> str:
     return f"{share:.3f} ({right}/{total}, 95 % CI {middle - half:.3f}-{middle + half:.3f})"
 
 
-def planted(heads: range, contrasts: list[Contrast], seed: int, only: str | None) -> None:
+def planted(heads: range, contrasts: list[Contrast], seed: int, only: str | None, *, with_t1w: bool) -> None:
     """Plant, locate, count."""
     sources = [template_source()]
     gif = SHARED / "labels/gif_parcellation_dseg.nii.gz"
@@ -111,10 +111,10 @@ def planted(heads: range, contrasts: list[Contrast], seed: int, only: str | None
     for source in sources:
         for contrast in contrasts:
             if only in (None, source.name):
-                one_cell(source, contrast, heads, seed)
+                one_cell(source, contrast, heads, seed, with_t1w=with_t1w)
 
 
-def one_cell(source: Source, contrast: Contrast, heads: range, seed: int) -> None:
+def one_cell(source: Source, contrast: Contrast, heads: range, seed: int, *, with_t1w: bool) -> None:
     """One anatomy in one contrast: a line for every head, then the shares of all."""
     counts: Counter[tuple[str, str]] = Counter()
     regions: Counter[tuple[str, str]] = Counter()
@@ -126,7 +126,7 @@ def one_cell(source: Source, contrast: Contrast, heads: range, seed: int) -> Non
         head = make_head(source, contrast, rng)
         image, detection, truth = plant(head, contrast, rng)
         start = time.process_time()
-        anatomy = locate(image, head.mask, contrast)
+        anatomy = locate(image, head.mask, contrast, t1w=head.t1w if with_t1w else None)
         found = assign_regions(detection, anatomy, image)
         seconds.append(time.process_time() - start)
         warnings += bool(anatomy.warnings)
@@ -146,7 +146,7 @@ def one_cell(source: Source, contrast: Contrast, heads: range, seed: int) -> Non
         print(
             f"{source.name}, {contrast}, head {number}: voxels {head.image.zooms[0]:g} x {head.image.zooms[2]:g} mm, "
             f"{len(slices) * head.image.zooms[2]:.0f} mm high, similarity {anatomy.quality['similarity']:.3f}, "
-            f"overlap {anatomy.quality['overlap']:.3f}, {seconds[-1]:.1f} s of one core, "
+            f"overlap {anatomy.quality['overlap']:.3f}, T1w {anatomy.quality.get('t1w_used', 'none')}, {seconds[-1]:.1f} s of one core, "
             f"{len(truth)} lesions, missed: {' '.join(missed) or 'none'}"
             + "".join(f"\n    {sentence}" for sentence in anatomy.warnings),
             flush=True,
@@ -221,12 +221,13 @@ def main() -> None:
     run.add_argument("--source", choices=("template", "GIF subject"), help="one anatomy only")
     run.add_argument("--contrast", nargs="+", choices=("gre", "swi", "qsm"), default=["gre", "swi", "qsm"])
     run.add_argument("--seed", type=int, default=0)
+    run.add_argument("--t1w", action="store_true", help="with a T1w image of the session")
     commands.add_parser("atlas")
     commands.add_parser("speed")
     arguments = parser.parse_args()
     if arguments.command == "planted":
         heads = range(arguments.first, arguments.first + arguments.heads)
-        planted(heads, arguments.contrast, arguments.seed, arguments.source)
+        planted(heads, arguments.contrast, arguments.seed, arguments.source, with_t1w=arguments.t1w)
     else:
         {"atlas": atlas, "speed": speed}[arguments.command]()
 

@@ -8,7 +8,7 @@ above the air spaces, an inexact brain mask, and, one in five, a field of view t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +38,15 @@ TISSUE: dict[str, tuple[float, float, float]] = {
     "substantia_nigra": (0.5, 0.5, 0.15), "dentate": (0.6, 0.6, 0.1), "choroid_plexus": (0.8, 0.7, -0.05),
     "pineal": (0.7, 0.7, -0.2), "falx": (0.95, 0.7, 0.0), "tentorium": (0.95, 0.7, 0.0),
     "superior_sagittal_sinus": (0.6, 0.5, 0.25), "straight_sinus": (0.5, 0.4, 0.3), "transverse_sinus": (0.6, 0.5, 0.25),
+}  # fmt: skip
+#: Brightness of each structure on a T1w image.
+T1W: dict[str, float] = {
+    "sulcal_csf": 0.25, "cortex": 0.66, "white_matter": 1.0, "lateral_ventricle": 0.2, "third_ventricle": 0.2,
+    "fourth_ventricle": 0.2, "caudate": 0.68, "putamen": 0.73, "pallidum": 0.88, "thalamus": 0.8, "accumbens": 0.68,
+    "hippocampus": 0.66, "amygdala": 0.66, "ventral_diencephalon": 0.85, "brainstem": 0.92, "cerebellar_cortex": 0.66,
+    "cerebellar_white_matter": 0.98, "corpus_callosum": 1.02, "internal_capsule": 0.97, "red_nucleus": 0.85,
+    "substantia_nigra": 0.8, "dentate": 0.85, "choroid_plexus": 0.45, "pineal": 0.5, "falx": 0.35, "tentorium": 0.35,
+    "superior_sagittal_sinus": 0.3, "straight_sinus": 0.3, "transverse_sinus": 0.3,
 }  # fmt: skip
 #: GIF numbers of structures and lobes: pairs are right and left.
 GIF_STRUCTURES = {
@@ -90,12 +99,14 @@ class Source:
 
 @dataclass(frozen=True)
 class Head:
-    """A drawn scan with its true regions and structures."""
+    """A drawn scan with its true regions and structures, the corner of the whole grid (mm), and a T1w image."""
 
     image: Volume
     mask: npt.NDArray[np.bool_]
     mars: npt.NDArray[np.uint8]
     structures: npt.NDArray[np.uint8]
+    corner: npt.NDArray[np.float64]
+    t1w: Volume | None = None
 
 
 def template_source() -> Source:
@@ -181,7 +192,29 @@ def make_head(source: Source, contrast: Contrast, rng: np.random.Generator) -> H
     mars = ndimage.map_coordinates(source.mars, to_voxel, order=0)
     if source.affine[0, 0] < 0:
         raise ValueError("sources are RAS+")
-    return acquire(structures, mars, contrast, rng)
+    apart = np.random.default_rng(rng.bit_generator.seed_seq.spawn(1)[0])  # type: ignore[attr-defined]
+    head = acquire(structures, mars, contrast, rng)
+    # The corner of the drawn grid lies where that of the scan's grid does, of a slab too.
+    return replace(head, t1w=draw_t1w(structures, head.corner, apart))
+
+
+def draw_t1w(
+    structures: npt.NDArray[np.uint8], corner: npt.NDArray[np.float64], rng: np.random.Generator
+) -> Volume:
+    """Draw a 1 mm anatomy as a stripped T1w image of its own, after the subject moved by a few millimetres and degrees."""
+    table = np.zeros(256, np.float32)
+    for name, value in T1W.items():
+        table[STRUCTURES[name]] = value * rng.normal(1, 0.03)
+    picture = ndimage.gaussian_filter(table[structures], 0.5)
+    brain = picture > 0.1
+    picture *= np.exp(0.1 * smooth_field(rng, structures.shape, 1.0, 60.0))
+    noisy = picture + 0.04 * rng.standard_normal(structures.shape)
+    affine = np.eye(4)
+    affine[:3, 3] = corner
+    moved = np.eye(4)
+    moved[:3, :3] = rotation(rng.normal(0, np.radians(3.0), 3))
+    moved[:3, 3] = rng.normal(0, 3.0, 3)
+    return Volume(np.where(brain, noisy, 0).astype(np.float32), moved @ affine)
 
 
 def acquire(
@@ -229,7 +262,9 @@ def acquire(
         image = image * np.exp(0.15 * smooth_field(rng, counts, 1.0, 60.0)) + 0.05 * noise
     affine = np.diag([*zooms, 1.0])
     affine[:3, 3] = rng.uniform(-20, 20, 3) - np.asarray(brain.shape) / 2
-    head = Head(Volume(image.astype(np.float32), affine), mask, true_mars, true_structures)
+    head = Head(
+        Volume(image.astype(np.float32), affine), mask, true_mars, true_structures, affine[:3, 3].copy()
+    )
     return cut_to_slab(head, rng) if rng.random() < 0.2 else head
 
 
@@ -242,4 +277,6 @@ def cut_to_slab(head: Head, rng: np.random.Generator) -> Head:
     affine = head.image.affine.copy()
     affine[:3, 3] += affine[:3, 2] * start
     image = Volume(np.ascontiguousarray(head.image.data[part]), affine)
-    return Head(image, head.mask[part].copy(), head.mars[part].copy(), head.structures[part].copy())
+    return Head(
+        image, head.mask[part].copy(), head.mars[part].copy(), head.structures[part].copy(), head.corner
+    )
