@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from bids_cmb.bids.tables import read_table
-from bids_cmb.report.subject import NEAR_MISSES, write_subject_page
+from bids_cmb.report.scan_view import NEAR_MISSES, flag_text
+from bids_cmb.report.subject import write_subject_page
 from bids_cmb.types import MARS_REGIONS
 
 from .simulated_outputs import Case, write_dataset
@@ -216,3 +217,9 @@ def test_twenty_microbleeds_on_fine_voxels_stay_under_five_megabytes(tmp_path: P
     page = write_subject_page(out, "01", bids_dir=bids)
     assert page.read_text(encoding="utf-8").count('data-id="') == 20
     assert page.stat().st_size < 5e6
+
+
+def test_flags_are_written_as_sentences() -> None:
+    assert flag_text("border:P") == "Near the border with parietal."
+    assert flag_text("border:other_side") == "Near the midline: it may lie on the other side."
+    assert flag_text("choroid_plexus") == "Choroid plexus"

@@ -19,12 +19,10 @@ from bids_cmb.training.simulate.lesions import (
     Deposit,
     LargeBleeds,
     Maps,
-    Mimic,
     draw_blob,
-    draw_calcifications,
     draw_deposits,
-    draw_mimics,
 )
+from bids_cmb.training.simulate.mimics import Mimic, draw_calcifications, draw_mimics
 from bids_cmb.training.simulate.physics import Acquisition, decayed, field_shift, signal
 from bids_cmb.training.simulate.products import SusceptibilityMapping, susceptibility_weighted
 from bids_cmb.training.simulate.protocol import Protocol, draw_protocol, main_field, slice_rotation

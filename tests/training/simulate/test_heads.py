@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from bids_cmb.training.simulate.heads import Head, load_head, save_head, shipped_head, without_specks
-from bids_cmb.training.simulate.lesions import Maps, draw_mimics
+from bids_cmb.training.simulate.lesions import Maps
+from bids_cmb.training.simulate.mimics import draw_mimics
 from bids_cmb.training.simulate.random_source import RandomSource
 from bids_cmb.training.simulate.subject import make_subject
 from bids_cmb.training.simulate.tissues import Tissue
