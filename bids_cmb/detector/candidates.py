@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch import Tensor
 
+from bids_cmb.detector.inference import folded
 from bids_cmb.detector.networks import CandidateNet
 
 #: Most slices computed at once (a whole brain has 95 to 105 of 1.5 mm), and how far the network reaches across slices:
@@ -39,7 +37,7 @@ def heat_map(network: CandidateNet, channels: Tensor) -> Tensor:
     Tensor
         (x, y, z) in 0..1.
     """
-    network = _folded(network)
+    network = folded(network)
     x, y, z = channels.shape[1:]
     padded = F.pad(channels, (0, z % 2, 0, -y % 8, 0, -x % 8))
     out = torch.empty((x, y, z), device=channels.device)
@@ -52,18 +50,6 @@ def heat_map(network: CandidateNet, channels: Tensor) -> Tensor:
         heat = torch.sigmoid(network(block))[0, 0, :x, :y]
         out[..., first : first + count] = heat[..., first - low : first - low + count]
     return out
-
-
-def _folded(network: CandidateNet) -> CandidateNet:
-    """Return a copy with each batch normalisation worked into the convolution before it: a tenth of the time less."""
-    folded = copy.deepcopy(network)
-    for part in list(folded.modules()):
-        if isinstance(part, nn.Sequential):
-            for i, (layer, following) in enumerate(pairwise(list(part))):
-                if isinstance(layer, nn.Conv3d) and isinstance(following, nn.BatchNorm3d):
-                    part[i], part[i + 1] = fuse_conv_bn_eval(layer, following), nn.Identity()
-    folded.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    return folded
 
 
 def find_peaks(heat: Tensor, spacing: tuple[float, float, float], threshold: float) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bids_cmb.detector.grid import WorkingGrid
+from bids_cmb.detector.inference import folded
 from bids_cmb.detector.networks import Student
 from bids_cmb.types import CONTRASTS, Contrast
 
@@ -113,9 +114,11 @@ def candidate_facts(contrast: Contrast, grid: WorkingGrid, peaks: Tensor) -> Ten
 @torch.inference_mode()
 def discriminate(student: Student, cubes: Tensor, facts: Tensor) -> Tensor:
     """Return the student's logits (N,) for cubes with `facts` (N, 8), averaged over the mirror images in plane."""
+    student = folded(student)
     logits = []
     for part, known in zip(cubes.split(_CUBES_AT_ONCE), facts.split(_CUBES_AT_ONCE), strict=True):
         told = known.to(part)
+        part = part.contiguous(memory_format=torch.channels_last_3d)
         views = (part, part.flip(2), part.flip(3), part.flip(2, 3))
         logits.append(torch.stack([student(view, told) for view in views]).mean(dim=0))
     return torch.cat(logits) if logits else cubes.new_zeros(0)

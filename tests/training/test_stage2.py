@@ -86,6 +86,12 @@ def test_the_student_heeds_the_facts() -> None:
     one = discriminate(student, cubes, facts_of("gre", 1.5, 2))
     assert not torch.allclose(one, discriminate(student, cubes, facts_of("gre", 6.0, 2)), atol=1e-4)
     assert torch.allclose(one, discriminate(student, cubes.flip(2), facts_of("gre", 1.5, 2)), atol=1e-5)
+    with torch.no_grad():  # faster, and the same function
+        mirrored = [
+            student(view, facts_of("gre", 1.5, 2))
+            for view in (cubes, cubes.flip(2), cubes.flip(3), cubes.flip(2, 3))
+        ]
+    torch.testing.assert_close(one, torch.stack(mirrored).mean(dim=0), atol=1e-5, rtol=1e-4)
 
 
 def test_a_student_begins_where_its_teacher_stands(pool: CubePool) -> None:
