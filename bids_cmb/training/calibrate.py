@@ -13,7 +13,7 @@ from scipy.optimize import minimize
 from bids_cmb.detector.probability import Calibration, probabilities
 
 #: Operating point: the most sensitive one with at most this many false detections per scan, unless told otherwise.
-FALSE_PER_SCAN = 0.75
+FALSE_PER_SCAN = 0.5
 #: Least probability of a *definite* microbleed, where the operating point is not above it.
 DEFINITE = 0.8
 #: Share of the lesions found by stage 1 that its threshold keeps, and candidates per scan that stage 2 has time for.

@@ -54,7 +54,7 @@ def add_commands(commands: Commands) -> None:
     )
     points.add_argument("--model", required=True, help="path of a model folder or manifest (.json)")
     points.add_argument(
-        "--false-per-scan", type=float, help="allowed false detections per scan (default: 0.75)"
+        "--false-per-scan", type=float, help="allowed false detections per scan (default: 0.5)"
     )
     points.add_argument("--processes", type=int, default=1, help="scans at once, one thread each")
     points.set_defaults(run=_operating_points)

@@ -90,7 +90,7 @@ def test_the_heads_that_thresholds_were_set_on_are_kept_and_named_later(
     scans: Path, asked: list[float], untrained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["operating-points", str(scans), "--model", str(untrained.parent)]) == 0
-    assert asked == [0.75]
+    assert asked == [FALSE_PER_SCAN]
     model = load_model(untrained)
     assert model.thresholds["gre"] == 0.6
     assert model.card["training"]["validation_anatomy"] == ["another head", "ball1"]
