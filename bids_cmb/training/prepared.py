@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from bids_cmb.detector.grid import WorkingGrid
-from bids_cmb.errors import InputError
+from bids_cmb.errors import InputError, UsageError
 from bids_cmb.imaging.prepare import prepare
 from bids_cmb.training.samples import TrainingScan, targets_of, training_scan
 from bids_cmb.training.simulate.corpus import load_scan, scans_in
@@ -52,7 +52,14 @@ def prepare_corpus(
     -------
     list of TrainingScan
         In order of file names.
+
+    Raises
+    ------
+    UsageError
+        If there is no such folder.
     """
+    if not folder.is_dir():
+        raise UsageError(f"There is no folder {folder}; make simulated scans with `bids-cmb-train simulate`.")
     paths = scans_in(folder)
     (folder / "prepared").mkdir(exist_ok=True)
     scans = []
