@@ -202,6 +202,8 @@ class Prepared:
         How the brain mask came about.
     warnings
         Sentences for the table, the sidecar and the report.
+    conversion
+        Factor and offset that made a QSM's stored values ppm, blood positive: factor x (value - offset).
     """
 
     image: Volume
@@ -209,6 +211,7 @@ class Prepared:
     snr: float
     mask_method: MaskMethod
     warnings: tuple[str, ...] = ()
+    conversion: tuple[float, float] = (1.0, 0.0)
 
 
 @dataclass(frozen=True)

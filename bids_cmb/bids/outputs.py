@@ -314,6 +314,7 @@ def _detection_fields(scan: Scan, result: ScanResult) -> dict[str, Any]:
             for key in ("Manufacturer", "ManufacturersModelName")
             if isinstance(scan.metadata.get(key), str)
         },
+        **_conversion(scan, result.prepared),
         "VoxelSize": [round(edge, 4) for edge in image.zooms],
         "BrainVolume": round(voxels * image.voxel_volume, 1),
         "SNR": round(result.prepared.snr, 4) if math.isfinite(result.prepared.snr) else None,
@@ -321,6 +322,14 @@ def _detection_fields(scan: Scan, result: ScanResult) -> dict[str, Any]:
         "Warnings": list(dict.fromkeys(result.warnings)),
     }
     return {key: value for key, value in fields.items() if value is not None}
+
+
+def _conversion(scan: Scan, prepared: Prepared) -> dict[str, dict[str, float]]:
+    """How the stored values of a QSM became ppm with blood positive: Factor x (value - Offset)."""
+    if scan.contrast != "qsm":
+        return {}
+    factor, offset = prepared.conversion
+    return {"SusceptibilityConversion": {"Factor": factor, "Offset": offset}}
 
 
 def _affine_field(name: str, affine: Affine) -> dict[str, list[list[float]]]:

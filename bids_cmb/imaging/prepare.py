@@ -14,7 +14,7 @@ from bids_cmb.errors import InputError
 from bids_cmb.imaging.bias import correct_bias
 from bids_cmb.imaging.brain_mask import PLAUSIBLE_ML, BrainMask, covers_whole_brain, mask_brain
 from bids_cmb.imaging.morphology import filled
-from bids_cmb.imaging.susceptibility import read_susceptibility
+from bids_cmb.imaging.susceptibility import conversion_to_ppm, converted
 from bids_cmb.types import BoolArray, Contrast, Prepared, Volume
 
 #: Slices thicker than this, mm, hide microbleeds of the usual size.
@@ -70,16 +70,17 @@ def prepare(
     warnings.extend(found.warnings)
     mask = found.mask
     if contrast == "qsm":
-        image, notes = read_susceptibility(volume, mask, metadata)
+        conversion, notes = conversion_to_ppm(volume, mask, metadata)
+        image = converted(volume, *conversion)
         warnings.extend(notes)
     else:
-        image = correct_bias(volume, mask)
+        conversion, image = (1.0, 0.0), correct_bias(volume, mask)
     noise = noise_level(image, mask)
     level = 1.0 if contrast == "qsm" else float(np.median(image.data[mask]))
     snr = level / noise if noise > 0 else math.nan
     warnings.extend(_geometry_warnings(volume, mask))
     warnings.extend(_noise_warnings(contrast, snr))
-    return Prepared(image, mask, snr, found.method, tuple(warnings))
+    return Prepared(image, mask, snr, found.method, tuple(warnings), conversion)
 
 
 def _given(mask: BoolArray, volume: Volume) -> BrainMask:

@@ -59,7 +59,31 @@ _LEAST_VOXELS = 500
 def read_susceptibility(
     volume: Volume, mask: BoolArray, metadata: Mapping[str, Any]
 ) -> tuple[Volume, tuple[str, ...]]:
-    """Bring a susceptibility map to ppm with blood positive.
+    """Bring a susceptibility map to ppm with blood positive (see `conversion_to_ppm`).
+
+    Returns
+    -------
+    volume
+        The map in ppm, blood positive; values outside the mask are converted alike and never cut.
+    warnings
+        Sentences on everything that was corrected or could not be checked.
+    """
+    (factor, offset), warnings = conversion_to_ppm(volume, mask, metadata)
+    return converted(volume, factor, offset), warnings
+
+
+def converted(volume: Volume, factor: float, offset: float) -> Volume:
+    """Return factor x (value - offset)."""
+    data = volume.data.astype(np.float32, copy=False)
+    if offset:
+        data = data - np.float32(offset)
+    return Volume(data * np.float32(factor) if factor != 1.0 else data, volume.affine)
+
+
+def conversion_to_ppm(
+    volume: Volume, mask: BoolArray, metadata: Mapping[str, Any]
+) -> tuple[tuple[float, float], tuple[str, ...]]:
+    """Find out what makes a susceptibility map one in ppm with blood positive.
 
     Parameters
     ----------
@@ -72,10 +96,10 @@ def read_susceptibility(
 
     Returns
     -------
-    volume
-        The map in ppm, blood positive; values outside the mask are converted alike and never cut.
+    conversion
+        Factor and offset: factor x (value - offset).
     warnings
-        Sentences on everything that was corrected or could not be checked.
+        Sentences on everything that is corrected or could not be checked.
 
     Raises
     ------
@@ -90,17 +114,15 @@ def read_susceptibility(
         raise InputError(
             "Half of the brain has one value in the QSM image; check that it is a susceptibility map."
         )
-    data = volume.data.astype(np.float32, copy=False)
-    offset = float(np.median(values))
-    if abs(offset) > _OFFSET_SPREADS * spread:
-        offset = _checked_offset(volume, offset, spread)
-        data = data - np.float32(offset)
+    offset, middle = 0.0, float(np.median(values))
+    if abs(middle) > _OFFSET_SPREADS * spread:
+        offset = _checked_offset(volume, middle, spread)
         warnings.append(
             f"The QSM values were stored around {offset:.4g} instead of zero; this was subtracted."
         )
     factor, unit_warning = _factor(spread, metadata)
     warnings.extend(unit_warning)
-    score = sign_score(Volume(data, volume.affine), inner)
+    score = sign_score(converted(volume, 1.0, offset), inner)
     if score < TURN_OVER:
         factor = -factor
         warnings.append(
@@ -110,9 +132,7 @@ def read_susceptibility(
         warnings.append(
             "The sign of the QSM could not be verified; blood was taken to be positive, as is usual."
         )
-    if factor != 1.0:
-        data = data * np.float32(factor)
-    return Volume(data, volume.affine), tuple(warnings)
+    return (factor, offset), tuple(warnings)
 
 
 def robust_spread(values: npt.NDArray[np.float64]) -> float:

@@ -31,6 +31,7 @@ from bids_cmb.report.pixels import (
     project,
     slab_bounds,
     to_grey,
+    to_millimetres,
     to_voxel,
 )
 from bids_cmb.types import BoolArray, Contrast, Point, Volume
@@ -137,7 +138,7 @@ def load_scan(result: ScanResult) -> LoadedScan | str:
             "so there are no pictures; all figures are those of the results."
         )
     try:
-        volume = load_canonical(result.image)
+        volume = _as_detected(load_canonical(result.image), result)
     except Exception as error:  # noqa: BLE001 - any unreadable file must still leave a page
         return f"The image {result.image.name} could not be read ({error}), so there are no pictures."
     images: dict[LabelImage, Labels] = {}
@@ -152,6 +153,18 @@ def load_scan(result: ScanResult) -> LoadedScan | str:
     brain = images["brain"] > 0 if "brain" in images else None
     window = choose_window(volume.data, brain, result.contrast)
     return LoadedScan(result, volume, window, brain, images.get("mars"), images, tuple(problems))
+
+
+def _as_detected(volume: Volume, result: ScanResult) -> Volume:
+    """In millimetres, and a QSM in ppm with blood positive, as the detector read the file."""
+    affine = volume.affine.copy()
+    affine[:3] *= to_millimetres(affine, result.sidecar.get("VoxelSize"))
+    data, conversion = volume.data, result.sidecar.get("SusceptibilityConversion")
+    if result.contrast == "qsm" and isinstance(conversion, dict):
+        factor, offset = (conversion.get(name) for name in ("Factor", "Offset"))
+        if isinstance(factor, int | float) and isinstance(offset, int | float):
+            data = (data - np.float32(offset)) * np.float32(factor)
+    return Volume(data, affine)
 
 
 def _load_label_image(path: Path | None, kind: str, shape: tuple[int, ...]) -> tuple[Labels | None, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from bids_cmb.types import BoolArray, Contrast, FloatArray, Point, Volume
+from bids_cmb.types import Affine, BoolArray, Contrast, FloatArray, Point, Volume
 
 Plane = Literal["axial", "coronal", "sagittal"]
 #: Array axes of each plane: across the picture, down the picture, through it.
@@ -46,22 +47,6 @@ class Window:
         return f"{self.low:.3g} to {self.high:.3g}{unit}"
 
 
-@dataclass(frozen=True)
-class Patch:
-    """A piece of one slice or projection.
-
-    Attributes
-    ----------
-    pixels
-        Rows from the top, columns from the left, 8-bit grey.
-    box
-        Left, top, width and height in mm of the plane, whose origin is the top left corner of the whole slice.
-    """
-
-    pixels: Pixels
-    box: tuple[float, float, float, float]
-
-
 def load_canonical(path: Path) -> Volume:
     """Read an image as float32 on its closest-canonical grid; a 4-D file with one volume is 3-D.
 
@@ -72,6 +57,26 @@ def load_canonical(path: Path) -> Volume:
     """
     data, affine = _canonical_array(path)
     return Volume(np.asarray(data, dtype=np.float32), affine)
+
+
+def to_millimetres(affine: Affine, stated: object) -> float:
+    """Return the factor from the unit of a file's affine to mm, a power of 1000.
+
+    Parameters
+    ----------
+    affine
+        As the file has it, in metres, millimetres or micrometres.
+    stated
+        ``VoxelSize`` of the results, mm; anything else, and the file is taken to be in mm.
+    """
+    if not (
+        isinstance(stated, list) and len(stated) == 3 and all(isinstance(s, int | float) for s in stated)
+    ):
+        return 1.0
+    volume, own = float(np.prod(np.abs(stated))), abs(float(np.linalg.det(affine[:3, :3])))
+    if not (volume > 0 and own > 0):
+        return 1.0
+    return float(1000.0 ** round(math.log10(volume / own) / 9))
 
 
 def load_labels(path: Path) -> Labels:

@@ -24,7 +24,7 @@ from bids_cmb.report.figures import (
 from bids_cmb.report.methods import describe
 from bids_cmb.report.overview import MOSAIC_SLAB_MM, draw_checks, draw_mosaic, draw_projections
 from bids_cmb.report.page import format_number, read_asset, render, write_page
-from bids_cmb.report.pixels import Window, choose_window, load_canonical
+from bids_cmb.report.pixels import Window, choose_window, load_canonical, to_millimetres
 from bids_cmb.report.scan_view import ScanView, build_view, count_text
 from bids_cmb.report.viewer import viewer_data
 from bids_cmb.types import Contrast, Point, Volume
@@ -209,10 +209,11 @@ def _image_data(loaded: LoadedScan, view: ScanView) -> dict[str, Any]:
 
         slabs = slab_centres(loaded)
     source: Any = nib.load(view.result.image or Path())
+    source_affine = source.affine[:3] * to_millimetres(source.affine, view.result.sidecar.get("VoxelSize"))
     return {
         "affine": np.round(volume.affine[:3], 6).tolist(),
         "to_voxel": np.round(np.linalg.inv(volume.affine)[:3], 6).tolist(),
-        "source_affine": np.round(source.affine[:3], 6).tolist(),
+        "source_affine": np.round(source_affine, 6).tolist(),
         "shape": list(volume.data.shape),
         "zooms": [round(zoom, 6) for zoom in volume.zooms],
         "frame": [round(value, 4) for value in view.mosaic[0].frame] if view.mosaic else [],

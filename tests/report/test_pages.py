@@ -8,6 +8,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from bids_cmb.report.group import write_group_page
@@ -166,3 +168,29 @@ def test_a_browser_shows_both_pages_without_complaint(dataset: tuple[Path, Path]
         if page.stem == "sub-01":
             # The script has run: it writes how far the review has come.
             assert "0 of 5 reviewed" in shown.stdout
+
+
+def test_pages_show_the_image_as_the_detector_read_it(dataset: tuple[Path, Path], tmp_path: Path) -> None:
+    """A file in metres, and a QSM in ppb with blood negative: the same pictures and readings."""
+    bids, out = (Path(shutil.copytree(folder, tmp_path / folder.name)) for folder in dataset)
+    expected = write_subject_page(out, "01", bids_dir=bids).read_text(encoding="utf-8")
+    assert "paramagnetic" in expected
+    changed = {"metres": 0, "qsm": 0}
+    for path in sorted(bids.rglob("sub-01*.nii.gz")):
+        image = nib.load(path)
+        data = np.asarray(image.dataobj)
+        if path.name.endswith("_Chimap.nii.gz"):
+            nib.Nifti1Image((data * -1000).astype(np.float32), image.affine).to_filename(path)  # type: ignore[no-untyped-call]
+            changed["qsm"] += 1
+        elif path.name.endswith("_T2starw.nii.gz"):
+            metres = nib.Nifti1Image(data, np.diag([1e-3, 1e-3, 1e-3, 1]) @ image.affine)  # type: ignore[no-untyped-call]
+            metres.header.set_xyzt_units("meter")
+            metres.to_filename(path)
+            changed["metres"] += 1
+    for path in out.rglob("sub-01*_space-Chimap_seg-CMB_dseg.json"):
+        conversion = {"SusceptibilityConversion": {"Factor": -0.001, "Offset": 0.0}}
+        path.write_text(json.dumps(json.loads(path.read_text()) | conversion))
+    assert all(changed.values()), changed
+    text = write_subject_page(out, "01", bids_dir=bids).read_text(encoding="utf-8")
+    pictures = re.compile(r"data:image/png[^\"]*|QSM here [^<]*|<dd>[^<]*</dd>")
+    assert pictures.findall(text) == pictures.findall(expected)
