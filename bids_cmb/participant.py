@@ -17,6 +17,7 @@ from bids_cmb.bids.description import write_dataset_files
 from bids_cmb.bids.inputs import find_scans
 from bids_cmb.bids.listing import list_subjects
 from bids_cmb.bids.outputs import Provenance, ScanFiles, ScanResult, write_scan
+from bids_cmb.bids.records import record_path
 from bids_cmb.bids.superseded import mark_superseded
 from bids_cmb.bids.validation import check_description
 from bids_cmb.config import ExitCode, RunConfig
@@ -97,6 +98,8 @@ def process_scan(job: ScanJob) -> Detection:
     remove_abandoned(job.files.folder)
     # The page shows what was there before; without it, a run that is stopped now makes it anew next time.
     (config.output_dir / f"sub-{scan.subject}.html").unlink(missing_ok=True)
+    # The record of earlier results must not vouch for files that are being replaced.
+    record_path(config.output_dir, job.name).unlink(missing_ok=True)
     sources = companion_uris(scan, config, with_t1w=bool(anatomy.quality.get("t1w_used")))
     write_scan(scan, result, config.output_dir, sources=sources, save_preproc=config.save_preproc)
     return detection

@@ -301,7 +301,7 @@ class Anatomy:
     warnings
         Sentences for the table, the sidecar and the report.
     registration
-        From the image's world to MNI152, deformation included; None where nothing was registered.
+        From the image's world to MNI152, deformation included; None where there is none to be believed.
     """
 
     mars: LabelArray

@@ -100,3 +100,19 @@ def test_nothing_fetched_at_all(
     said = capsys.readouterr().out
     assert said.count("datalad get") == 1
     assert "scans: 0 done, 0 skipped, 1 failed" in said
+
+
+def test_what_was_dropped_since_stays_done(
+    clone: Path, run_here: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert run_here(clone, out, "--participant-label", "01") == 0
+    content = (clone / SCANS[0]).resolve()
+    content.parent.chmod(0o755)
+    content.unlink()  # as `datalad drop` does
+    assert run_here(clone, out, "--participant-label", "01") == 0
+    assert "scans: 0 done, 1 skipped, 0 failed" in capsys.readouterr().out
+    content.parent.rmdir()
+    fetch(clone, tmp_path, SCANS[0])
+    assert run_here(clone, out, "--participant-label", "01") == 0
+    assert capsys.readouterr().out.count("0 done, 1 skipped, 0 failed") == 1

@@ -39,8 +39,9 @@ EVIDENCE = 0.06
 ELASTIC_MM = 5.0
 #: Points that are looked at, at most.
 POINTS = 40000
-#: Iterations that undo a deformation: displacements change by less than a millimetre per millimetre.
-_TURNS_BACK = 12
+#: Iterations that undo a deformation, at most; how much of each step is taken, so that they end where displacements
+#: change by more than a millimetre per millimetre too; and how near is near enough, mm.
+_TURNS_BACK, _TURN, _NEAR_MM = 60, 0.6, 0.02
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,12 @@ class Deformation:
 
     def undone(self, points: DoubleArray) -> DoubleArray:
         """Final MNI points (n, 3) back to where the affine had put them, by fixed-point iteration."""
-        before = points
+        before = np.asarray(points, np.float64)
         for _ in range(_TURNS_BACK):
-            before = np.asarray(points - self.at(before), np.float64)
+            off = points - self(before)
+            if not off.size or float(np.abs(off).max()) < _NEAR_MM:
+                break
+            before = before + _TURN * off
         return before
 
     def smallest_jacobian(self) -> float:

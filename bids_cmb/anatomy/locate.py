@@ -247,5 +247,5 @@ def locate(
         zones=find_zones(image, brain_mask, registration, contrast),
         quality=registration.quality,
         warnings=registration.warnings,
-        registration=registration,
+        registration=None if registration.failed else registration,
     )

@@ -24,7 +24,7 @@ IndexArray = npt.NDArray[np.intp]
 
 
 def to_mni(position: Point, anatomy: Anatomy) -> Point:
-    """World position to MNI, mm; nothing but NaN where nothing was registered."""
+    """World position to MNI, mm; nothing but NaN where no registration is believed."""
     if anatomy.registration is None:
         return (math.nan, math.nan, math.nan)
     x, y, z = anatomy.registration(np.array([position], np.float64))[0].tolist()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import numpy.typing as npt
 from bids_cmb.bids.entities import DERIVED_ENTITIES, BidsFile, same_value
 
 _log = logging.getLogger(__name__)
+#: Corners of a mask's grid lie no further from those of the image's than this share of a voxel's edge: affines are rounded.
+_SAME_PLACE = 0.1
 
 
 def find_brain_mask(scan: BidsFile, files: Sequence[BidsFile]) -> BidsFile | None:
@@ -82,8 +85,12 @@ def _grid(path: Path) -> _Grid | None:
 
 
 def _agree(one: _Grid, other: _Grid) -> bool:
-    """Whether two grids are the same to a hundredth of a millimetre."""
-    return one[0] == other[0] and np.allclose(one[1], other[1], atol=0.01)
+    """Whether two grids are the same: no corner lies further off than a tenth of a voxel's edge."""
+    if one[0] != other[0]:
+        return False
+    corners = np.array(list(product(*((0, n - 1) for n in one[0]), (1,))), np.float64).T
+    off = np.linalg.norm(((one[1] - other[1]) @ corners)[:3], axis=0)
+    return bool(off.max() <= _SAME_PLACE * np.linalg.norm(one[1][:3, :3], axis=0).min())
 
 
 def find_t1w(scan: BidsFile, files: Sequence[BidsFile]) -> BidsFile | None:

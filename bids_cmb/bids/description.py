@@ -142,7 +142,7 @@ def _description(output_dir: Path, bids_dir: Path, derivatives: Datasets) -> dic
 def _relative(root: Path, output_dir: Path) -> str:
     """Path from the output folder to another dataset: stays true when both are moved or mounted together."""
     try:
-        return Path(os.path.relpath(root, output_dir)).as_posix()
+        return Path(os.path.relpath(root.resolve(), output_dir.resolve())).as_posix()
     except ValueError:  # another drive
         return root.as_posix()
 

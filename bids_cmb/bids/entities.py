@@ -98,12 +98,12 @@ def parse_name(name: str) -> tuple[Entities, str, str] | None:
 
 
 def is_label(text: str) -> bool:
-    """Whether a text can be an entity's value: letters and digits of any script, and ``+``, ``.`` and ``-``.
+    """Whether a text can be an entity's value: letters and digits of any script, and ``+`` and ``-``.
 
     BIDS allows fewer; what else file systems allow (quotes, brackets, line ends, bytes that are no text) has no
     place in names, tables and pages.
     """
-    return bool(text) and all(char.isalnum() or char in "+.-" for char in text)
+    return bool(text) and all(char.isalnum() or char in "+-" for char in text)
 
 
 def as_file(path: Path, root: Path) -> BidsFile | None:
@@ -154,6 +154,6 @@ def strip_label(label: str, prefix: str) -> str:
 
 def same_value(key: str, one: str, other: str) -> bool:
     """Compare two values of an entity; numbers may be padded with zeros."""
-    if key in INDEX_ENTITIES and one.isdigit() and other.isdigit():
+    if key in INDEX_ENTITIES and one.isdecimal() and other.isdecimal():
         return int(one) == int(other)
     return one == other

@@ -145,7 +145,7 @@ def write_scan(
 
     The sidecar of the microbleed map goes first if it is there from an earlier run, and comes back last: a
     scan whose writing was interrupted never looks complete. Where everything is there already, as when another
-    process did the same scan meanwhile, nothing is touched.
+    process did the same scan meanwhile, nothing is written.
 
     Parameters
     ----------
@@ -265,8 +265,10 @@ def _sidecars(scan: Scan, result: ScanResult, sources: Mapping[str, str]) -> dic
         ),
         "transform": {
             "Description": "Displacements (mm, as ITK counts them) from points of MNI space to the scan: brings the scan "
-            "to the template. All zero where nothing was registered.",
+            "to the template. All zero where no registration was to be believed.",
             "Sources": [image, *made_from_mask, *made_from_t1w],
+            "Template": MNI_SPACE,
+            "RegistrationQuality": _finite(result.anatomy.quality),
             **software,
         },
         "candidates": sidecar(

@@ -204,7 +204,9 @@ def first_matches(
 
 def scan_key(entities: Entities) -> Entities:
     """What the names of all images of one acquisition and run have in common."""
-    pairs = ((key, str(int(value)) if value.isdigit() and key == "run" else value) for key, value in entities)
+    pairs = (
+        (key, str(int(value)) if value.isdecimal() and key == "run" else value) for key, value in entities
+    )
     return tuple(sorted(pair for pair in pairs if pair[0] not in ALTERNATIVES))
 
 
@@ -260,4 +262,4 @@ def choose_echo(
 
 
 def _number(value: str | None) -> int:
-    return int(value) if value is not None and value.isdigit() else 0
+    return int(value) if value is not None and value.isdecimal() else 0

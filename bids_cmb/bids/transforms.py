@@ -23,7 +23,7 @@ def displacement_field(anatomy: Anatomy) -> bytes:
     Parameters
     ----------
     anatomy
-        With a registration; without one, the field is zero.
+        With a registration; without one to be believed, the field is zero.
 
     Returns
     -------

@@ -131,7 +131,9 @@ def find_manifest(name_or_path: str | os.PathLike[str] | None = None) -> Path:
     ModelError
         If there is none, or a folder has several.
     """
-    name = DEFAULT_MODEL if name_or_path is None else os.fspath(name_or_path)
+    if name_or_path is None:  # whatever lies in the current folder
+        return models_folder() / f"{DEFAULT_MODEL}.json"
+    name = os.fspath(name_or_path)
     path = Path(name)
     if path.is_file():
         return path

@@ -79,7 +79,7 @@ def mask_brain(volume: Volume, contrast: Contrast) -> BrainMask:
         If no brain can be found.
     """
     coarse = to_coarse(volume.data, volume.zooms, GRID_MM)
-    support = _support(volume, coarse)
+    support = _support(volume)
     stripped = False if support is None else _looks_stripped(coarse, support, contrast)
     if stripped:
         return BrainMask(_own_support(volume), "support")
@@ -116,14 +116,14 @@ def background_value(data: FloatArray) -> float | None:
     return None
 
 
-def _support(volume: Volume, coarse: FloatArray) -> BoolArray | None:
+def _support(volume: Volume) -> BoolArray | None:
     """Return the coarse outline of all voxels that are not background, or None without a background."""
     value = background_value(volume.data)
     if value is None:
         return None
     share = to_coarse(volume.data != value, volume.zooms, GRID_MM)
     outline = parts_of_size(share > 0.5, 500)
-    return closed(filled(outline), _ZOOMS, 4.0) if outline.any() and coarse.size else None
+    return closed(filled(outline), _ZOOMS, 4.0) if outline.any() else None
 
 
 def _looks_stripped(coarse: FloatArray, support: BoolArray, contrast: Contrast) -> bool | None:

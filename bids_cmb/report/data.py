@@ -165,7 +165,10 @@ def _outdated(output_dir: Path, subject: str) -> set[str]:
 
 
 def read_scans(output_dir: Path, subject: str, bids_dir: Path | None) -> list[ScanResult]:
-    """Read all finished scans of a subject, by session, then contrast, then name."""
+    """Read all finished scans of a subject, by session, then contrast, then name.
+
+    The sidecar of the microbleeds is written last: without it a scan is not finished.
+    """
     folder = output_dir / f"sub-{subject}"
     links = read_json(output_dir / "dataset_description.json").get("DatasetLinks")
     roots: dict[str, Path] = {"": output_dir}
@@ -174,7 +177,8 @@ def read_scans(output_dir: Path, subject: str, bids_dir: Path | None) -> list[Sc
             roots[str(name)] = output_dir / target.removeprefix("file://")
     if bids_dir is not None:
         roots["raw"] = bids_dir
-    scans = [_read_scan(table, subject, roots) for table in sorted(folder.glob(f"**/anat/*{TABLE_ENDING}"))]
+    tables = sorted(folder.glob(f"**/anat/*{TABLE_ENDING}"))
+    scans = [_read_scan(table, subject, roots) for table in tables if table.with_suffix(".json").is_file()]
     outdated = _outdated(output_dir, subject)
     scans = [scan for scan in scans if scan.source not in outdated]
     return sorted(scans, key=lambda s: (s.session or "", CONTRASTS.index(s.contrast), s.stem.name))

@@ -69,6 +69,7 @@ def test_a_scan_that_is_no_brain_falls_back_and_says_so() -> None:
     assert anatomy.quality["fallback"] == 2
     assert any("failed" in sentence for sentence in anatomy.warnings)
     assert set(anatomy.zones) == {"edge"}, "no penalty for a place that is not known"
+    assert anatomy.registration is None, "no MNI coordinates either"
     assert (anatomy.mars[mask] > 0).all()
 
 

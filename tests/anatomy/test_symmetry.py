@@ -60,3 +60,13 @@ def test_a_deformation_is_undone() -> None:
     registration = turned()
     points = np.random.default_rng(0).uniform(-60, 60, (200, 3))
     np.testing.assert_allclose(registration(registration.back(points)), points, atol=0.05)
+
+
+def test_a_deformation_that_stretches_is_undone_too() -> None:
+    flat = lattice(load_template())
+    steep = np.zeros_like(flat.displacement)
+    x = np.arange(steep.shape[0])
+    steep[..., 0] = np.clip(1.2 * 6.0 * (x - x.mean()), -14, 14)[:, None, None]
+    registration = Registration(np.eye(4), replace(flat, displacement=steep))
+    points = np.random.default_rng(0).uniform(-60, 60, (200, 3))
+    np.testing.assert_allclose(registration(registration.back(points)), points, atol=0.1)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import AFFINE, head_image
 
+from bids_cmb.bids.companions import _agree, _grid
 from bids_cmb.bids.inputs import find_scans
 from bids_cmb.errors import UsageError
 
@@ -359,3 +360,19 @@ def test_listing_some_subjects_of_a_large_dataset_is_quick(tmp_path: Path) -> No
 def test_nifti_is_not_opened_to_list_scans(dataset: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nib, "load", lambda *_: pytest.fail("opened an image"))
     assert found(dataset({"sub-1/anat/sub-1_swi.nii.gz": b"", "sub-1/anat/sub-1_T1w.nii.gz": b""}))
+
+
+def test_a_mask_whose_voxels_are_a_little_larger_lies_elsewhere(tmp_path: Path) -> None:
+    for name, edge in (("a", 1.0), ("b", 1.0002), ("c", 1.0095)):
+        nib.Nifti1Image(np.zeros((200, 200, 100), np.uint8), np.diag([edge, edge, edge, 1])).to_filename(  # type: ignore[no-untyped-call]
+            tmp_path / f"{name}.nii"
+        )
+    grids = [_grid(tmp_path / f"{name}.nii") for name in "abc"]
+    assert all(grid is not None for grid in grids)
+    assert _agree(grids[0], grids[1])  # type: ignore[arg-type]
+    assert not _agree(grids[0], grids[2]), "two millimetres off at the far corner"  # type: ignore[arg-type]
+
+
+def test_digits_that_are_no_numbers_in_a_name_cost_no_other_scan(dataset: Make) -> None:
+    root = dataset({"sub-1/anat/sub-1_run-1_swi.nii.gz": None, "sub-1/anat/sub-1_run-²_swi.nii.gz": None})
+    assert "sub-1_run-1_swi" in found(root)

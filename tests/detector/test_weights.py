@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bids_cmb.detector.weights import load_model
+from bids_cmb.detector.weights import find_manifest, load_model
 from bids_cmb.errors import ModelError
 from bids_cmb.shipped import models_folder
 
@@ -79,3 +79,11 @@ def test_the_shipped_model_loads_and_names_its_data() -> None:
     assert all(0 < t < 1 for t in model.thresholds.values())
     assert "simulated" in model.card["description"]
     assert (models_folder() / f"{model.name}.json").is_file()
+
+
+def test_the_default_weights_are_the_shipped_ones_wherever_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bids-cmb-1").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert find_manifest() == models_folder() / "bids-cmb-1.json"

@@ -194,3 +194,14 @@ def test_pages_show_the_image_as_the_detector_read_it(dataset: tuple[Path, Path]
     text = write_subject_page(out, "01", bids_dir=bids).read_text(encoding="utf-8")
     pictures = re.compile(r"data:image/png[^\"]*|QSM here [^<]*|<dd>[^<]*</dd>")
     assert pictures.findall(text) == pictures.findall(expected)
+
+
+def test_a_scan_whose_writing_was_interrupted_is_not_shown(
+    dataset: tuple[Path, Path], tmp_path: Path
+) -> None:
+    bids, out = (Path(shutil.copytree(folder, tmp_path / folder.name)) for folder in dataset)
+    last = sorted(out.rglob("sub-01*_seg-CMB_dseg.json"))
+    shown = write_subject_page(out, "01", bids_dir=bids).read_text(encoding="utf-8").count('id="scan-')
+    last[0].unlink()
+    text = write_subject_page(out, "01", bids_dir=bids).read_text(encoding="utf-8")
+    assert 0 < text.count('id="scan-') < shown
