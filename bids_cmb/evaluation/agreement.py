@@ -125,13 +125,17 @@ def class_table(counts: FloatMatrix) -> FloatMatrix:
     return table
 
 
-def agreement_figures(counts: FloatMatrix, resamples: Resamples) -> tuple[Figure, ...]:
+def agreement_figures(
+    counts: FloatMatrix, bleed_free: FloatMatrix, resamples: Resamples
+) -> tuple[Figure, ...]:
     """Make the figures of count agreement and of case-level accuracy, with intervals over subjects.
 
     Parameters
     ----------
     counts
         Shape (scans, 2): reference, detector.
+    bleed_free
+        1 for scans without any lesion, else 0. Those with uncertain lesions alone are neither cases nor controls.
     resamples
         Draws of subjects, made for the same scans.
     """
@@ -152,8 +156,9 @@ def agreement_figures(counts: FloatMatrix, resamples: Resamples) -> tuple[Figure
     classes = tabulated(len(COUNT_CLASSES), count_class)
     present = tabulated(2, lambda count: int(count > 0))
     positive = (counts[:, 0] > 0).astype(np.float64)
+    negative = bleed_free * (1 - positive)
     said = (counts[:, 1] > 0).astype(np.float64)
-    ones = np.ones(scans)
+    judged = positive + negative
 
     def share(name: str, above: FloatMatrix, below: FloatMatrix) -> Figure:
         return ratio("case level", name, above, below, resamples, unit="scans")
@@ -164,10 +169,10 @@ def agreement_figures(counts: FloatMatrix, resamples: Resamples) -> tuple[Figure
         figure("count agreement", "mean difference", lambda w: bland_altman(differences, w)[0]),
         figure("count agreement", "lower limit of agreement", lambda w: bland_altman(differences, w)[1]),
         figure("count agreement", "upper limit of agreement", lambda w: bland_altman(differences, w)[2]),
-        share("accuracy of any bleed", said * positive + (1 - said) * (1 - positive), ones),
+        share("accuracy of any bleed", said * positive + (1 - said) * negative, judged),
         share("sensitivity for any bleed", said * positive, positive),
-        share("specificity for any bleed", (1 - said) * (1 - positive), 1 - positive),
-        figure("case level", "kappa of any bleed", lambda w: kappa(present(w))),
+        share("specificity for any bleed", (1 - said) * negative, negative),
+        figure("case level", "kappa of any bleed", lambda w: kappa(present(w * judged))),
         figure("case level", "kappa of count classes", lambda w: kappa(classes(w))),
         figure("case level", "kappa of count classes, linear weights", lambda w: kappa(classes(w), weighted=True)),
     )  # fmt: skip

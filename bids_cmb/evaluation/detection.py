@@ -34,19 +34,22 @@ class CountTable:
         Lesions to find, and those found.
     predictions, true
         Accepted predictions, and those that are true. They differ from `found` where one may hit several.
+    clean
+        1 for a scan without any lesion, an uncertain one or one that does not count included, else 0.
     """
 
     references: FloatMatrix
     found: FloatMatrix
     predictions: FloatMatrix
     true: FloatMatrix
+    clean: FloatMatrix
 
     @classmethod
-    def of(cls, counts: Sequence[Counts]) -> CountTable:
+    def of(cls, counts: Sequence[Counts], clean: FloatMatrix) -> CountTable:
         """Collect the counts of scans."""
         names = ("references", "found", "predictions", "true")
-        columns = [np.array([getattr(c, name) for c in counts], dtype=np.float64) for name in names]
-        return cls(*columns)
+        columns = {name: np.array([getattr(c, name) for c in counts], dtype=np.float64) for name in names}
+        return cls(**columns, clean=clean)
 
     @property
     def false(self) -> FloatMatrix:
@@ -62,11 +65,17 @@ def one_to_one_counts(match: ScanMatch) -> Counts:
 
 def tables_by_convention(matches: Sequence[ScanMatch]) -> Mapping[str, CountTable]:
     """Count all scans by each convention."""
+    clean = bleed_free(matches)
     return {
-        ONE_TO_ONE: CountTable.of([one_to_one_counts(match) for match in matches]),
-        VALDO: CountTable.of([valdo_counts(match.pair) for match in matches]),
-        TOUCH: CountTable.of([touch_counts(match.pair) for match in matches]),
+        ONE_TO_ONE: CountTable.of([one_to_one_counts(match) for match in matches], clean),
+        VALDO: CountTable.of([valdo_counts(match.pair) for match in matches], clean),
+        TOUCH: CountTable.of([touch_counts(match.pair) for match in matches], clean),
     }
+
+
+def bleed_free(matches: Sequence[ScanMatch]) -> FloatMatrix:
+    """1 for each scan in which the reference has no lesion at all, else 0."""
+    return np.array([not match.pair.references for match in matches], dtype=np.float64)
 
 
 def detection_figures(group: str, table: CountTable, resamples: Resamples) -> tuple[Figure, ...]:
@@ -87,7 +96,7 @@ def detection_figures(group: str, table: CountTable, resamples: Resamples) -> tu
         Sensitivity, precision, F1, false detections per scan, in scans with and in scans without a bleed.
     """
     scans = np.ones_like(table.references)
-    clean = (table.references == 0).astype(np.float64)
+    with_bleeds = (table.references > 0).astype(np.float64)
 
     def rate(name: str, kept: FloatMatrix) -> Figure:
         return ratio(group, name, table.false * kept, kept, resamples, unit="scans", proportion=False)
@@ -97,8 +106,8 @@ def detection_figures(group: str, table: CountTable, resamples: Resamples) -> tu
         ratio(group, "precision", table.true, table.predictions, resamples, unit="predictions"),
         _f1(group, table, resamples),
         rate("false per scan", scans),
-        rate("false per scan with bleeds", 1 - clean),
-        rate("false per bleed-free scan", clean),
+        rate("false per scan with bleeds", with_bleeds),
+        rate("false per bleed-free scan", table.clean),
     )
 
 
@@ -108,7 +117,7 @@ def subject_figures(group: str, table: CountTable, resamples: Resamples) -> tupl
     references, found, predictions, true = resamples.by_subject(columns).T
     values = {
         "sensitivity": divide(found, references),
-        "precision": divide(true, predictions),
+        "precision": np.where(references > 0, divide(true, predictions), np.nan),
         "F1": f1(references, found, predictions, true),
     }
     shares = (("median", 0.5), ("lower quartile", 0.25), ("upper quartile", 0.75))

@@ -11,6 +11,7 @@ from bids_cmb.evaluation.bootstrap import REPLICATES, Figure, FloatMatrix, Resam
 from bids_cmb.evaluation.cases import ScanPair
 from bids_cmb.evaluation.detection import (
     ONE_TO_ONE,
+    bleed_free,
     detection_figures,
     matched_dice,
     subject_figures,
@@ -113,7 +114,11 @@ def _part(name: str, matches: Sequence[ScanMatch], replicates: int) -> Part:
     figures += subject_figures(ONE_TO_ONE, tables[ONE_TO_ONE], resamples)
     figures += [*curve.figures, _reached(matches), *lesion_strata(matches, resamples)]
     figures += [*places_right(matches, resamples), *scan_strata(matches, resamples)]
-    figures += [*agreement_figures(counts, resamples), *calibration.figures, *_dice(matches)]
+    figures += [
+        *agreement_figures(counts, bleed_free(matches), resamples),
+        *calibration.figures,
+        *_dice(matches),
+    ]
     causes = Counter(
         match.pair.predictions[index].attributes["cause"]
         for match in matches

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bids_cmb.evaluation.bootstrap import Figure, FloatMatrix, Resamples, divide, interval, ratio, wilson
+from bids_cmb.evaluation.bootstrap import Figure, FloatMatrix, Resamples, divide, ratio, wilson
 from bids_cmb.evaluation.matching import ScanMatch
 
 BINS = 10
@@ -109,15 +109,11 @@ def _scores(
     excess = np.zeros((scans, BINS))
     np.add.at(excess, (scan, place), probability - right)
     value = float(_calibration_error(excess.sum(axis=0)[None], ones.sum()[None])[0])
-    totals = resamples.totals(np.concatenate([excess, ones[:, None]], axis=1))
-    low, high = (
-        interval(_calibration_error(totals[:, :BINS], totals[:, BINS]))
-        if resamples.subjects > 1
-        else (math.nan, math.nan)
-    )
+    # No interval: a sum of absolute values is too large in a sample, and larger still in resamples of it.
     name = f"expected calibration error{suffix}"
-    kind = "bootstrap" if math.isfinite(low) else "none"
-    return brier, Figure("calibration", name, value, low, high, len(probability), "predictions", kind)
+    return brier, Figure(
+        "calibration", name, value, math.nan, math.nan, len(probability), "predictions", "none"
+    )
 
 
 def _calibration_error(excess: FloatMatrix, count: FloatMatrix) -> FloatMatrix:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from bids_cmb.evaluation.bootstrap import Figure, FloatMatrix, Resamples, ratio
-from bids_cmb.evaluation.cases import Reference, ScanPair
+from bids_cmb.evaluation.cases import Prediction, Reference, ScanPair
 from bids_cmb.evaluation.matching import ScanMatch
 
 #: Bounds of the strata: name, least, below.
@@ -68,7 +68,7 @@ def places_right(matches: Sequence[ScanMatch], resamples: Resamples) -> tuple[Fi
         pairs = [
             (match.pair.references[m.reference], match.pair.predictions[m.prediction]) for m in match.matches
         ]
-        named = [tuple(lesion.attributes.get("mars_category", "") for lesion in pair) for pair in pairs]
+        named = [tuple(_category(lesion) for lesion in pair) for pair in pairs]
         named = [pair for pair in named if all(pair)]
         both.append(len(named))
         right.append(sum(one == other for one, other in named))
@@ -90,7 +90,13 @@ def _of_size(least: float, below: float) -> Callable[[Reference], bool]:
 
 
 def _of_category(category: str) -> Callable[[Reference], bool]:
-    return lambda reference: reference.attributes.get("mars_category") == category
+    return lambda reference: _category(reference) == category
+
+
+def _category(lesion: Reference | Prediction) -> str:
+    """MARS category of a lesion; empty where none is given (``n/a`` in tables)."""
+    named = lesion.attributes.get("mars_category", "").strip().lower()
+    return named if named in _CATEGORIES else ""
 
 
 def _sensitivity(

@@ -136,8 +136,8 @@ def read_references(path: Path, grid: Grid) -> tuple[Reference, ...]:
     Parameters
     ----------
     path
-        Mask (connected components, 26 neighbours, are lesions), label map (labels are lesions; one that has a
-        single label is a mask), or table with columns ``x y z`` in mm of the image's RAS+ world and, where known,
+        ``_mask`` (connected components, 26 neighbours, are lesions, whatever their values), label map (labels are
+        lesions; one that has a single label is a mask), or table with columns ``x y z`` in mm of the image's RAS+ world and, where known,
         ``diameter`` (mm), ``visible`` (0: neither missed nor false) and ``mars_category``.
     grid
         The image's canonical grid: outlines refer to it. Another grid is brought to it by nearest neighbour.
@@ -177,7 +177,8 @@ def read_label_image(path: Path) -> tuple[npt.NDArray[np.int32], Grid]:
 
 def _outlined(path: Path, grid: Grid) -> tuple[Reference, ...]:
     labels, own = read_label_image(path)
-    if np.unique(labels[labels != 0]).size == 1:
+    is_mask = path.name.partition(".")[0].endswith("_mask")
+    if is_mask or np.unique(labels[labels != 0]).size == 1:
         labels = label_components(labels != 0)
     here = components(on_grid(labels, own, grid), grid)
     lost = set(np.unique(labels).tolist()) - {0} - {c.label for c in here}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bids_cmb.errors import BidsCmbError, UsageError
 from bids_cmb.training.commands import add_commands
-from bids_cmb.training.user_commands import add_real_scan_options, with_real_scans
+from bids_cmb.training.user_commands import add_real_scan_options, at_least_one, with_real_scans
 from bids_cmb.types import CONTRASTS
 
 _log = logging.getLogger(__name__)
@@ -62,6 +62,10 @@ def build_parser() -> argparse.ArgumentParser:
         help="numbering of the labels, or t1w for a whole-head T1-weighted image",
     )
     heads.add_argument("--out", type=Path, required=True, help="head to write (.npz)")
+    heads.add_argument(
+        "--name",
+        help="whose head it is: training and validation are told apart by it (default: name of the file)",
+    )
     heads.set_defaults(run=_heads)
 
     simulate = commands.add_parser("simulate", help="simulate scans from heads; resumes")
@@ -103,7 +107,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="veins and susceptibility maps by other models than those trained on, for tests of generality",
     )
-    simulate.add_argument("--processes", type=int, default=1, help="subjects at once (CPU)")
+    simulate.add_argument("--processes", type=at_least_one, default=1, help="subjects at once (CPU)")
     simulate.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     simulate.set_defaults(run=_simulate)
 
@@ -124,7 +128,9 @@ def build_parser() -> argparse.ArgumentParser:
         default=1,
         help="train so many students and average their weights (default: 1)",
     )
-    train.add_argument("--processes", type=int, default=2, help="processes that share the work (CPU)")
+    train.add_argument(
+        "--processes", type=at_least_one, default=2, help="processes that share the work (CPU)"
+    )
     train.add_argument("--stage1-rate", type=float, default=3e-3, help="peak learning rate of stage 1")
     train.add_argument(
         "--stage2-rate", type=float, default=2e-3, help="peak learning rate of teacher and student"
@@ -160,7 +166,7 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--compare", type=Path, metavar="DERIVATIVES", help="print found against planted instead"
     )
-    demo.add_argument("--processes", type=int, default=3)
+    demo.add_argument("--processes", type=at_least_one, default=3)
     demo.set_defaults(run=_demo)
     return parser
 
@@ -171,14 +177,16 @@ def _heads(arguments: argparse.Namespace) -> int:
 
     if arguments.source is not None and not arguments.source.is_file():
         raise UsageError(f"There is no file {arguments.source}.")
+    if not arguments.out.resolve().parent.is_dir():
+        raise UsageError(f"There is no folder {arguments.out.resolve().parent}.")
+    name = arguments.name or (arguments.source.name.split(".")[0] if arguments.source else "")
     if arguments.source is not None and arguments.scheme == "t1w":
         from bids_cmb.training.simulate.t1w_head import t1w_head
 
-        name = arguments.source.name.split(".")[0]
         save_head(t1w_head(arguments.source, shipped_head(), name), arguments.out)
         return 0
     if arguments.source is not None:
-        save_head(parcellated_head(arguments.source, arguments.scheme), arguments.out)
+        save_head(parcellated_head(arguments.source, arguments.scheme, name), arguments.out)
         return 0
     from bids_cmb.anatomy.build_atlas import source_labels, template_grid, warp_to_template
 

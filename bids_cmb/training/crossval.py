@@ -17,7 +17,7 @@ from bids_cmb.detector.weights import Model, load_model
 from bids_cmb.errors import BidsCmbError, InputError, UsageError
 from bids_cmb.evaluation.cases import ScanPair
 from bids_cmb.training.datasets import AnnotatedScan, detected_pair, left_out_because
-from bids_cmb.training.finetune import FinetuneRecipe, finetune
+from bids_cmb.training.finetune import FinetuneRecipe, finetune, subject_names
 from bids_cmb.training.mixing import split_subjects
 from bids_cmb.training.samples import TrainingScan
 
@@ -79,12 +79,20 @@ def cross_validate(
     ------
     InputError
         If none could be judged.
+    UsageError
+        If the base model has learnt from one of the subjects.
 
     Notes
     -----
     Operating points are chosen on subjects that are neither trained on nor judged.
     """
     subjects = [item.scan.subject for item, _ in loaded]
+    if known := sorted(
+        subject_names(dataset, subjects) & set(base.card.get("training", {}).get("subjects", ()))
+    ):
+        raise UsageError(
+            f"{base.name} has learnt from {known[0]} and {len(known) - 1} more of these subjects: start from a model that has not (--model)."
+        )
     dealt = subject_folds(subjects, folds, recipe.seed)
     judged: dict[str, ScanPair | str] = {}
     for number, test in enumerate(dealt, start=1):
@@ -103,6 +111,7 @@ def cross_validate(
             of(held),
             home,
             simulated_heads=simulated_heads,
+            subjects=subject_names(dataset, kept | held),
             dataset=dataset,
             command=command,
         )

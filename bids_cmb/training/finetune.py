@@ -20,7 +20,7 @@ from bids_cmb.training.checkpoints import begin
 from bids_cmb.training.cubes import CubePool
 from bids_cmb.training.loop import Pace, log_step
 from bids_cmb.training.mixing import mix
-from bids_cmb.training.recipe import Recipe, collect_all, each_once, settings_of
+from bids_cmb.training.recipe import Recipe, collect_all, each_once, identities, settings_of
 from bids_cmb.training.samples import TrainingScan
 from bids_cmb.training.scan_candidates import ScanCandidates
 from bids_cmb.training.stage1 import train_candidates
@@ -76,6 +76,7 @@ def finetune(
     folder: Path,
     *,
     simulated_heads: Collection[str] = (),
+    subjects: Collection[str] = (),
     dataset: str,
     command: str,
 ) -> Path:
@@ -94,8 +95,9 @@ def finetune(
         `LEAST_LESIONS` lesions of all contrasts in at least `LEAST_SCANS` scans, the threshold of its candidates.
     folder
         Where weights, manifest (.json), card (README.md) and checkpoints go.
-    simulated_heads, dataset, command
-        For the manifest: heads of the simulated scans, name of the real ones, what was run.
+    simulated_heads, subjects, dataset, command
+        For the manifest: heads of the simulated scans, whose the real ones are (`subject_names`), name of their
+        dataset, what was run.
 
     Returns
     -------
@@ -111,8 +113,8 @@ def finetune(
     scans = mix(training, simulated, recipe.simulated_share)
     checkpoints = folder / "checkpoints"
     resumed = (checkpoints / "stage1.ckpt").exists()  # then the time that it took is not known
-    names = [sorted(scan.name for scan in group) for group in (training, simulated, held_out)]
-    begin(checkpoints, {"base": base.sha256, "recipe": settings_of(recipe), "scans": names})
+    groups = [identities(group) for group in (training, simulated, held_out)]
+    begin(checkpoints, {"base": base.sha256, "recipe": settings_of(recipe), "scans": groups})
     stage1 = train_candidates(
         scans,
         Pace(
@@ -154,6 +156,7 @@ def finetune(
                 {*seen.get("anatomy", ()), *(simulated_heads if recipe.simulated_share else ())}
             ),
             "validation_anatomy": seen.get("validation_anatomy", []),
+            "subjects": sorted({*seen.get("subjects", ()), *subjects}),
             "dataset": dataset,
             "scans": len(training),
             "held_out_scans": len(held_out),
@@ -166,6 +169,11 @@ def finetune(
     manifest = save_model(folder, card, stage1, student)
     (folder / "README.md").write_text(_card_text(card), encoding="utf-8")
     return manifest
+
+
+def subject_names(dataset: str, subjects: Collection[str]) -> set[str]:
+    """Subjects of a dataset as manifests name them."""
+    return {f"{dataset}/sub-{subject}" for subject in subjects}
 
 
 def _student(
@@ -252,10 +260,11 @@ def recalibrate(
     for contrast in CONTRASTS:
         mine = [s for s in held if s.scan.contrast == contrast]
         lesions = sum(len(s.scan.lesions) for s in mine)
-        if len(mine) < LEAST_SCANS or lesions < LEAST_LESIONS:
+        offered = sum(int((s.labels == 1).sum()) for s in mine)
+        if len(mine) < LEAST_SCANS or offered < LEAST_LESIONS:
             if mine:
                 notes.append(
-                    f"{contrast}: {len(mine)} held-out scans with {lesions} lesions are too few (at least {LEAST_SCANS} and {LEAST_LESIONS}) to calibrate on: calibration and operating point are those of {base.name} and may not fit."
+                    f"{contrast}: {len(mine)} held-out scans with {offered} lesions among the candidates are too few (at least {LEAST_SCANS} and {LEAST_LESIONS}) to calibrate on: calibration and operating point are those of {base.name} and may not fit."
                 )
             continue
         logits = [judge(student, s).double().numpy() for s in mine]

@@ -188,7 +188,7 @@ def summarise(results: Sequence[HeldOutResult]) -> Iterator[str]:
         sensitivity = ratio(contrast, "sensitivity", found, visible, resamples, unit="lesions")
         scans = np.ones(len(mine))
         rate = ratio(contrast, "false", false, scans, resamples, unit="scans", proportion=False)
-        clean = [r.false for r in mine if r.visible == 0]
+        clean = [r.false for r in mine if not r.pair.references]
         small = f"{sum(r.small_found for r in mine)}/{sum(r.small_visible for r in mine)}"
         yield (
             f"{contrast:9}{len(mine):6}{visible.sum():8.0f}{found.sum():7.0f}"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import logging
 import time
+import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -105,7 +106,7 @@ def train_model(
     started = time.monotonic()
     resumed = (folder / "stage1.ckpt").exists()  # then the time that it took is not known
     earlier = earlier_networks(recipe)
-    begin(folder, {"recipe": settings_of(recipe), "scans": sorted(scan.name for scan in training)})
+    begin(folder, {"recipe": settings_of(recipe), "scans": identities(training)})
     scans, draws = each_once(training)
 
     def pace(name: str, steps: int, rate: float) -> Pace:
@@ -141,12 +142,14 @@ def train_model(
         if recipe.distil
         else None
     )
+    # Students are averaged, so they begin alike: with their teacher, or from one network.
+    start = None if teacher is not None else earlier.student or _seeded_student(recipe.seed)
     students = [
         train_student(
             pool,
             teacher,
             pace(f"student-{number + 1}" if number else "student", recipe.student_steps, recipe.stage2_rate),
-            start=earlier.student if teacher is None else None,
+            start=start,
             seed=recipe.seed + number,
             report=log_step,
         ).cpu()
@@ -166,9 +169,32 @@ def train_model(
     )
 
 
+def _seeded_student(seed: int) -> Student:
+    torch.manual_seed(seed + 1)
+    return Student()
+
+
 def settings_of(recipe: Recipe | FinetuneRecipe) -> dict[str, Any]:
     """What of a recipe its networks depend on: a training may go on with other processes, or on another device."""
     return asdict(recipe) | {"processes": 1, "device": "cpu"}
+
+
+def identities(scans: Iterable[TrainingScan]) -> list[list[str]]:
+    """Names of scans and a checksum of the lesions that are marked on each: others make another training."""
+    names = []
+    for scan in scans:
+        marks = (
+            scan.lesions,
+            scan.diameters,
+            scan.ignored,
+            scan.ignored_diameters,
+            scan.segmentation.numpy(),
+        )
+        checksum = 0
+        for mark in marks:
+            checksum = zlib.crc32(np.ascontiguousarray(mark).tobytes(), checksum)
+        names.append([scan.name, f"{checksum:08x}"])
+    return sorted(names)
 
 
 def each_once(scans: Sequence[TrainingScan]) -> tuple[list[TrainingScan], list[int]]:
@@ -287,6 +313,11 @@ def finish_model(
     calibration, thresholds, definite, figures = {}, {}, {}, {}
     for contrast in CONTRASTS:
         mine = [(s, x) for s, x in zip(held, logits, strict=True) if s.scan.contrast == contrast]
+        if not mine:
+            _log.warning(
+                "No validation scan is %s: its probabilities are not calibrated and its operating point is the least.",
+                contrast.upper(),
+            )
         fitted = fit_contrast([x.double().numpy() for _, x in mine], [s.labels.numpy() for s, _ in mine])
         calibration[contrast] = asdict(fitted.calibration)
         thresholds[contrast], definite[contrast] = fitted.threshold, fitted.definite

@@ -25,6 +25,14 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
+def at_least_one(text: str) -> int:
+    """Read a whole number above zero from the command line."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return value
+
+
 def add_user_commands(commands: Commands) -> None:
     """Add ``finetune`` and ``crossval`` to the parser of ``bids-cmb-train``."""
     for name, text, run in (
@@ -54,7 +62,9 @@ def add_user_commands(commands: Commands) -> None:
             help="share of the subjects that calibrate and choose the operating point (default: 0.25)",
         )
         parser.add_argument("--seed", type=int, default=1)
-        parser.add_argument("--processes", type=int, default=1, help="processes that share the work (CPU)")
+        parser.add_argument(
+            "--processes", type=at_least_one, default=1, help="processes that share the work (CPU)"
+        )
         parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
         if name == "crossval":
             parser.add_argument("--folds", type=int, default=5)
@@ -112,7 +122,11 @@ def with_real_scans(
 ) -> tuple[list[TrainingScan], list[TrainingScan], str]:
     """Mix a user's scans into those of ``train``; also return the name of the dataset, empty without one."""
     if arguments.bids is None:
+        if arguments.annotations is not None or arguments.annotation_filter or arguments.derivatives:
+            raise UsageError("--annotations, --annotation-filter and --derivatives are of the scans of --bids: name their dataset.")  # fmt: skip
         return training, validation, ""
+    if not 0 < arguments.held_out < 1:
+        raise UsageError("--held-out is between 0 and 1.")
     from bids_cmb.training.mixing import load_training_scans, mix, split_subjects
 
     if arguments.annotations is None:
@@ -278,7 +292,7 @@ def _simulated(arguments: argparse.Namespace) -> tuple[list[TrainingScan], set[s
 
 def _finetune(arguments: argparse.Namespace) -> int:
     from bids_cmb.detector.weights import load_model
-    from bids_cmb.training.finetune import finetune
+    from bids_cmb.training.finetune import finetune, subject_names
     from bids_cmb.training.mixing import describe, load_training_scans, split_subjects
 
     recipe, base = _recipe(arguments), load_model(arguments.model)
@@ -297,6 +311,7 @@ def _finetune(arguments: argparse.Namespace) -> int:
         held_out,
         arguments.out,
         simulated_heads=heads,
+        subjects=subject_names(arguments.bids_dir.resolve().name, kept | held),
         dataset=arguments.bids_dir.resolve().name,
         command=command_line(),
     )

@@ -59,6 +59,21 @@ def test_case_level_figures() -> None:
     assert part.causes == (("vein", 3),)
 
 
+def test_a_scan_with_an_uncertain_lesion_is_neither_case_nor_control() -> None:
+    doubtful = ScanPair(
+        "05",
+        "e",
+        (Reference((0, 0, 0), visible=False),),
+        (Prediction((60.0, 0, 0), 0.9),),
+        attributes=STUDY[0].attributes,
+    )
+    (part,) = evaluate([*STUDY, doubtful], replicates=50)
+    assert part.figure("case level", "specificity for any bleed").value == pytest.approx(1 / 2)
+    assert part.figure("case level", "sensitivity for any bleed").value == 1.0
+    assert part.figure(ONE_TO_ONE, "false per bleed-free scan").value == pytest.approx(2 / 2)
+    assert part.figure(ONE_TO_ONE, "false per scan").value == pytest.approx(4 / 5)
+
+
 def test_each_contrast_has_its_part_and_all_scans_one() -> None:
     parts = evaluate([*STUDY, made_up_scan("01", lesions=1, found=0, false=0, contrast="qsm")], replicates=50)
     assert [part.name for part in parts] == ["all", "qsm", "swi"]
@@ -79,10 +94,12 @@ def test_places_of_matched_lesions_are_compared_where_both_are_known() -> None:
         return Prediction((x, 0, 0), 0.9, attributes={"mars_category": category} if category else {})
 
     references = tuple(Reference.ball((20.0 * i, 0, 0), 1.5, mars_category="lobar") for i in range(4))
-    found = (seen(0, "lobar"), seen(20, "deep"), seen(40, ""))  # one has no place, one lesion is missed
-    (part,) = evaluate([ScanPair("01", "a", references, found)], replicates=20)
-    figure = part.figure("place", "MARS category of matched lesions")
-    assert (figure.value, figure.n) == (0.5, 2)
+    for nothing in ("", "n/a"):
+        # One has no place, one lesion is missed.
+        found = (seen(0, "Lobar"), seen(20, "deep"), seen(40, nothing))
+        (part,) = evaluate([ScanPair("01", "a", references, found)], replicates=20)
+        figure = part.figure("place", "MARS category of matched lesions")
+        assert (figure.value, figure.n) == (0.5, 2)
     assert part.figure("size 2 to 10 mm", "sensitivity").n == 4
 
 

@@ -37,6 +37,19 @@ def test_every_kind_of_annotation_gives_the_same_lesions(tmp_path: Path) -> None
         assert (scan.channels[0].numpy()[at] > 0.3).all()
 
 
+def test_a_mask_with_several_values_is_a_mask(tmp_path: Path) -> None:
+    """As raters write definite and possible, or resampling leaves behind."""
+    images, marks = make_tiny_dataset(tmp_path, {"1": "mask"})
+    (item,), _ = annotated_scans(images, marks)
+    image = nib.load(item.annotation)
+    graded = np.asarray(image.dataobj).copy()
+    graded[: graded.shape[0] // 2] *= 2
+    nib.Nifti1Image(graded, image.affine).to_filename(item.annotation)
+    _, references, _ = load_annotated(item)
+    expected = sorted(x.position for x in tiny_scan(0).lesions)
+    assert np.allclose(sorted(r.position for r in references), expected, atol=1.6)
+
+
 def test_a_scan_without_annotation_is_left_out_and_an_empty_one_is_bleed_free(tmp_path: Path) -> None:
     images, marks = make_tiny_dataset(tmp_path, {"1": "mask", "2": "none"}, bleeds=0)
     items, notes = annotated_scans(images, marks)

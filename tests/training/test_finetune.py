@@ -95,6 +95,15 @@ def test_a_fine_tuned_model_is_a_folder_that_the_command_takes(
     assert load_model(out).sha256 == tuned.sha256
     assert main([*command, *STEPS, "--seed", "7"]) == 2
     assert "other scans or settings" in capsys.readouterr().err
+    # What it has learnt from it does not cross-validate on.
+    cv = ["crossval", str(images), "--annotations", str(marks), "--out", str(tmp_path / "cv")]
+    assert main([*cv, "--model", str(out), "--folds", "3", *STEPS]) == 2
+    assert "has learnt from raw/sub-1 and 2 more" in capsys.readouterr().err
+    # Nor does it go on with lesions that were marked otherwise since.
+    points = next(marks.glob("sub-3/anat/*.tsv"))
+    points.write_text("\n".join(points.read_text().splitlines()[:-1]) + "\n")
+    assert main([*command, *STEPS]) == 2
+    assert "other scans or settings" in capsys.readouterr().err
 
 
 def test_with_enough_held_out_scans_the_operating_point_is_chosen_anew(

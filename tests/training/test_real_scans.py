@@ -231,7 +231,7 @@ def test_training_goes_on_without_an_unreadable_scan(
 
 
 def test_a_scan_that_cannot_be_judged_costs_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, untrained: Path
 ) -> None:
     images, marks = make_tiny_dataset(tmp_path, {"1": "mask", "2": "mask", "3": "mask"})
     loaded, _ = load_training_scans(annotated_scans(images, marks)[0], 1)
@@ -248,7 +248,9 @@ def test_a_scan_that_cannot_be_judged_costs_no_other(
 
     def run() -> tuple[list[ScanPair], list[str]]:
         options: dict[str, Any] = {"folds": 3, "dataset": "raw", "command": "none"}
-        return crossval.cross_validate(loaded, None, FinetuneRecipe("x"), [], tmp_path, **options)  # type: ignore[arg-type]
+        return crossval.cross_validate(
+            loaded, load_model(untrained), FinetuneRecipe("x"), [], tmp_path, **options
+        )
 
     pairs, notes = run()
     assert [pair.subject for pair in pairs] == ["1", "3"]

@@ -68,7 +68,7 @@ def template_head(aparc: npt.NDArray[np.integer], affine: Affine) -> Head:
     return cropped_head("MNI152 2009a symmetric template", out, affine)
 
 
-def parcellated_head(path: Path, scheme: str) -> Head:
+def parcellated_head(path: Path, scheme: str, name: str) -> Head:
     """Make a head from a parcellation file.
 
     Parameters
@@ -77,18 +77,23 @@ def parcellated_head(path: Path, scheme: str) -> Head:
         NIfTI label map of a whole brain.
     scheme
         ``freesurfer`` or ``gif``.
+    name
+        Whose head it is.
 
     Raises
     ------
     InputError
-        If the file lacks the structures that place it in MNI space.
+        If the file cannot be read, or lacks the structures that place it in MNI space.
     """
     import nibabel as nib
 
-    image = nib.as_closest_canonical(nib.load(path))
+    try:
+        image = nib.as_closest_canonical(nib.load(path))
+    except (OSError, EOFError, ValueError, nib.filebasedimages.ImageFileError) as error:
+        raise InputError(f"The label map {path} cannot be read ({error}).") from error
     numbers = np.asarray(image.dataobj).astype(np.int32)
     table, cortex = (GIF, 96) if scheme == "gif" else (FREESURFER, 1000)
-    return cropped_head(path.name.split(".")[0], relabel(numbers, table, cortex), np.asarray(image.affine))
+    return cropped_head(name, relabel(numbers, table, cortex), np.asarray(image.affine))
 
 
 def cropped_head(name: str, labels: LabelMap, affine: Affine) -> Head:

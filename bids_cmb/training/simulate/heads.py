@@ -7,6 +7,8 @@ numbering; what the parcellation lacks (midbrain nuclei, dentate, skull, scalp, 
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -157,13 +159,18 @@ def without_specks(labels: LabelMap, zooms: tuple[float, ...]) -> LabelMap:
     return cleaned
 
 
+#: A head is so much smaller or larger than the template along any direction, and its deep structures lie so far from
+#: where an affine puts them on average, mm; label maps beyond are no heads.
+_SCALES, _ANCHORS_OFF_MM = (0.6, 1.7), 8.0
+
+
 def fit_to_mni(labels: LabelMap, affine: Affine) -> Affine:
     """Fit the affine world -> MNI152 that matches the centres of left and right structures (least squares, mm).
 
     Raises
     ------
     InputError
-        If fewer than four of the structures are in the label map.
+        If fewer than four of the structures are in the label map, or they do not lie as in a head.
     """
     middle = _world_of(affine, np.isin(labels, BRAIN)).mean(axis=0)
     right_axis = middle[0]
@@ -182,6 +189,17 @@ def fit_to_mni(labels: LabelMap, affine: Affine) -> Affine:
     solution, *_ = np.linalg.lstsq(np.array(source), np.array(target), rcond=None)
     matrix: Affine = np.eye(4)
     matrix[:3] = solution.T
+    scales = np.linalg.svd(matrix[:3, :3], compute_uv=False)
+    off = float(np.linalg.norm(np.array(source) @ solution - np.array(target), axis=1).mean())
+    if (
+        np.linalg.det(matrix[:3, :3]) <= 0
+        or scales.min() < _SCALES[0]
+        or scales.max() > _SCALES[1]
+        or off > _ANCHORS_OFF_MM
+    ):
+        raise InputError(
+            "The deep structures of the label map do not lie as in a head: check --scheme (freesurfer, gif, or t1w for a T1-weighted image)."
+        )
     return matrix
 
 
@@ -315,7 +333,7 @@ def load_head(path: Path) -> Head:
             affine = store["affine"]
             labels = without_specks(store["labels"], tuple(np.linalg.norm(affine[:3, :3], axis=0)))
             return Head(str(store["name"]), labels, affine, store["world_to_mni"])
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
             f"{path} is not a simulator head ({error}); make one with `bids-cmb-train heads`."
         ) from error

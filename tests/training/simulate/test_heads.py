@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
+from pathlib import Path
 
+import nibabel as nib
+import numpy as np
+import pytest
+
+from bids_cmb.errors import InputError
+from bids_cmb.training.cli import main
 from bids_cmb.training.simulate.heads import Head, load_head, save_head, shipped_head, without_specks
 from bids_cmb.training.simulate.lesions import Maps
 from bids_cmb.training.simulate.mimics import draw_mimics
@@ -60,3 +66,20 @@ def test_calcified_choroid_plexus_lies_in_the_ventricle() -> None:
         x, y, z = (round(c) for c in mimic.centre)
         assert subject.tissue[x, y, z] == int(Tissue.VENTRICLE)
     assert plexus
+
+
+def test_an_image_that_is_no_label_map_makes_no_head(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    path = tmp_path / "sub-1_T1w.nii.gz"
+    nib.Nifti1Image(rng.integers(0, 255, (60, 70, 60)).astype(np.int16), np.eye(4)).to_filename(path)  # type: ignore[no-untyped-call]
+    assert main(["heads", str(path), "--out", str(tmp_path / "head.npz")]) == 1
+    assert "check --scheme" in capsys.readouterr().err
+    path.write_bytes(b"no image")
+    assert main(["heads", str(path), "--out", str(tmp_path / "head.npz")]) == 1
+    assert "cannot be read" in capsys.readouterr().err
+    assert main(["heads", str(path), "--out", str(tmp_path / "nowhere" / "head.npz")]) == 2
+    (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(InputError, match="is not a simulator head"):
+        load_head(tmp_path / "broken.npz")
