@@ -13,6 +13,7 @@ from bids_cmb.evaluation.evaluate import Part
 _MISSING = "n/a"
 FIGURE_COLUMNS = ("scans", "group", "figure", "value", "low", "high", "n", "unit", "interval")
 FROC_COLUMNS = ("scans", "threshold", "sensitivity", "false_per_scan")
+RELIABILITY_COLUMNS = ("scans", "from", "to", "candidates", "mean_probability", "share_right", "low", "high")
 SCAN_COLUMNS = ("subject", "scan", "contrast", "slice_thickness", "field_strength", "references", "found", "false", "candidates")  # fmt: skip
 LESION_COLUMNS = (
     "subject",
@@ -30,7 +31,7 @@ LESION_COLUMNS = (
 
 
 def write_tables(parts: Sequence[Part], folder: Path) -> list[Path]:
-    """Write ``figures.tsv``, ``froc.tsv``, ``scans.tsv`` and ``lesions.tsv``.
+    """Write ``figures.tsv``, ``froc.tsv``, ``reliability.tsv``, ``scans.tsv`` and ``lesions.tsv``.
 
     Parameters
     ----------
@@ -50,6 +51,7 @@ def write_tables(parts: Sequence[Part], folder: Path) -> list[Path]:
     tables = {
         "figures.tsv": (FIGURE_COLUMNS, _figures(parts)),
         "froc.tsv": (FROC_COLUMNS, _froc(parts)),
+        "reliability.tsv": (RELIABILITY_COLUMNS, _reliability(parts)),
         "scans.tsv": (SCAN_COLUMNS, _scans(single)),
         "lesions.tsv": (LESION_COLUMNS, _lesions(single)),
     }
@@ -80,6 +82,13 @@ def _froc(parts: Sequence[Part]) -> Iterable[tuple[object, ...]]:
         curve = part.froc
         for point in zip(curve.thresholds, curve.sensitivity, curve.false_per_scan, strict=True):
             yield (part.name, *(_number(float(v), 4) for v in point))
+
+
+def _reliability(parts: Sequence[Part]) -> Iterable[tuple[object, ...]]:
+    for part in parts:
+        for b in part.reliability.bins:
+            shares = (_number(v, 4) for v in (b.mean, b.share, b.share_low, b.share_high))
+            yield (part.name, f"{b.low:g}", f"{b.high:g}", b.count, *shares)
 
 
 def _scans(parts: Sequence[Part]) -> Iterable[tuple[object, ...]]:

@@ -187,6 +187,9 @@ def test_tables_and_page_say_the_same_and_escape(tmp_path: Path) -> None:
     assert "http://" not in text.replace("http://www.w3.org", "")
     sensitivity = next(r for r in rows["figures.tsv"] if r["figure"] == "sensitivity" and r["scans"] == "swi")
     assert sensitivity["value"] == "0.8000"
+    bins = [r for r in rows["reliability.tsv"] if r["scans"] == "swi"]
+    assert len(bins) == 10
+    assert sum(int(r["candidates"]) for r in bins) == sum(len(pair.predictions) for pair in STUDY)
     assert "0.80 (" in text
 
 
