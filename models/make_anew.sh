@@ -26,7 +26,7 @@ gif=$(realpath "$1") philips=$(realpath "$2")
 mkdir -p "$3"
 cd "$3"
 processes=${PROCESSES:-2} device=${DEVICE:-cpu}
-weights_before=3997fd818042
+weights_before=273acc849a65
 export OMP_NUM_THREADS=1 PYTHONPATH=$project
 
 app() { "$python" -m bids_cmb.training.cli "$@"; }
@@ -61,9 +61,9 @@ for part in json safetensors; do
     git -C "$project" show "$weights_before:models/bids-cmb-1.$part" > "before/bids-cmb-1.$part"
 done
 app train TRAINING VALIDATION --name bids-cmb-1 --out trained --processes "$processes" --device "$device" --continue-from before \
-    --stage1-steps "$(of 4000 30)" --teacher-steps "$(of 1200 4)" --student-steps "$(of 2500 4)" \
-    --stage1-rate 0.0015 --stage2-rate 0.001 --precision bfloat16
+    --stage1-steps 0 --teacher-steps "$(of 3500 4)" --student-steps "$(of 6000 4)" \
+    --stage2-rate 0.001 --stage2-widths 32 64 128 --precision bfloat16
 mkdir -p models
 cp trained/bids-cmb-1.json trained/bids-cmb-1.safetensors models/
-app operating-points VALIDATION --model models --false-per-scan 0.75 --processes "$processes"
+app operating-points VALIDATION --model models --false-per-scan 0.5 --processes "$processes"
 echo "The new model is $PWD/models."
