@@ -245,10 +245,10 @@ def _add_resources(group: argparse._ArgumentGroup) -> None:
         help="auto uses a GPU if one works, else the CPU (default)",
     )
     group.add_argument(
-        "--nprocs", type=_at_least(1), default=1, metavar="N", help="scans at once (default: 1)"
+        "--nprocs", type=at_least(1), default=1, metavar="N", help="scans at once (default: 1)"
     )
     group.add_argument(
-        "--omp-nthreads", type=_at_least(1), metavar="N", help="threads per scan (default: CPUs / nprocs)"
+        "--omp-nthreads", type=at_least(1), metavar="N", help="threads per scan (default: CPUs / nprocs)"
     )
     group.add_argument(
         "--mem-gb",
@@ -271,7 +271,9 @@ def _with_dashes(argument: str) -> str:
     return name.replace("_", "-") + equals + value
 
 
-def _at_least(lowest: int) -> Callable[[str], int]:
+def at_least(lowest: int) -> Callable[[str], int]:
+    """Return what reads a whole number that is not below a bound from the command line."""
+
     def convert(text: str) -> int:
         value = int(text)
         if value < lowest:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Make the shipped weights anew, in one command: simulate, go on training from the weights before, set the operating points.
-# The weights before come from this repository's history; models/make_anew.sh of that commit makes them from nothing.
+# The weights before come from this repository's history (models/README.md says how they were made).
 # What is done is kept: the same command goes on where it stopped.
 #
 #   models/make_anew.sh GIF_PARCELLATION.nii.gz PHILIPS_T1W.nii.gz FOLDER

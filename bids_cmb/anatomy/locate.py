@@ -13,7 +13,7 @@ from scipy.spatial import cKDTree
 from bids_cmb.anatomy.registration import Registration, register
 from bids_cmb.anatomy.sampling import (
     DoubleArray,
-    apply_matrix,
+    apply_affine,
     block_affine,
     bounding_box,
     interpolate,
@@ -61,7 +61,7 @@ class Lattice:
 
     def world(self, cells: DoubleArray) -> DoubleArray:
         """World coordinates (n, 3) of cells (n, 3), mm."""
-        return apply_matrix(self.affine[:3, :3], cells) + self.affine[:3, 3]
+        return apply_affine(self.affine, cells)
 
 
 def edge_zone(brain_mask: BoolArray, zooms: tuple[float, ...], depth_mm: float) -> Zone:
@@ -180,7 +180,7 @@ def find_zones(
         return edge
 
     def strength(voxels: npt.NDArray[np.intp], number: int) -> FloatArray:
-        world = apply_matrix(volume.affine[:3, :3], voxels.astype(np.float64)) + volume.affine[:3, 3]
+        world = apply_affine(volume.affine, voxels.astype(np.float64))
         atlas = load_zones()
         one = np.ascontiguousarray(atlas.zones[..., number : number + 1])
         return interpolate(one, to_voxels(registration(world), atlas.affine))[:, 0]
@@ -188,7 +188,7 @@ def find_zones(
     def pallidum(voxels: npt.NDArray[np.intp]) -> FloatArray:
         strong = strength(voxels, list(ZONES).index("pallidum"))
         there = np.flatnonzero(strong)
-        world = apply_matrix(volume.affine[:3, :3], voxels[there].astype(np.float64)) + volume.affine[:3, 3]
+        world = apply_affine(volume.affine, voxels[there].astype(np.float64))
         strong[there] *= symmetry(volume, world, registration, contrast)
         return strong
 

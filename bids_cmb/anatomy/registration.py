@@ -16,7 +16,7 @@ from scipy import ndimage
 from bids_cmb.anatomy import rigid
 from bids_cmb.anatomy.affine_fit import PRIOR_MEAN, Fit, Look, Pose, evaluate, refine
 from bids_cmb.anatomy.deform import Deformation, Deformed, deform
-from bids_cmb.anatomy.sampling import DoubleArray, Sample, apply_matrix, take_sample
+from bids_cmb.anatomy.sampling import DoubleArray, Sample, apply_affine, take_sample, undo_affine
 from bids_cmb.anatomy.syn import deform_with_ants
 from bids_cmb.anatomy.template import Template, load_template
 from bids_cmb.types import Affine, BoolArray, FloatArray, Volume
@@ -70,14 +70,13 @@ class Registration:
 
     def __call__(self, points: DoubleArray) -> DoubleArray:
         """World points (n, 3) to MNI, mm."""
-        mapped = apply_matrix(self.world_to_mni[:3, :3], points) + self.world_to_mni[:3, 3]
+        mapped = apply_affine(self.world_to_mni, points)
         return mapped if self.deformation is None else self.deformation(mapped)
 
     def back(self, points: DoubleArray) -> DoubleArray:
         """MNI points (n, 3) to world, mm."""
         before = points if self.deformation is None else self.deformation.undone(points)
-        inverse: Affine = np.asarray(np.linalg.inv(self.world_to_mni), np.float64)
-        return np.asarray(apply_matrix(inverse[:3, :3], before) + inverse[:3, 3], np.float64)
+        return undo_affine(self.world_to_mni, before)
 
 
 @lru_cache(maxsize=1)

@@ -16,6 +16,7 @@ from bids_cmb.anatomy.sampling import (
     CLIP,
     Cells,
     DoubleArray,
+    apply_affine,
     apply_matrix,
     block_affine,
     block_count,
@@ -72,7 +73,7 @@ def _matrix(parameters: DoubleArray, centre: DoubleArray) -> Affine:
 def _look_up(level: _Level, points: DoubleArray) -> tuple[FloatArray, FloatArray, BoolArray]:
     """T1w values (n,), slopes in world space (n, 3) and whether the point lies in the image."""
     linear = level.to_voxel[:3, :3]
-    voxels = apply_matrix(linear, points) + level.to_voxel[:3, 3]
+    voxels = apply_affine(level.to_voxel, points)
     inside = np.all((voxels >= 0) & (voxels <= np.asarray(level.data.shape) - 1), axis=1)
     cells = Cells.of(voxels, level.data.shape)
     corners = cells.gather(level.data.reshape(1, -1))
@@ -86,7 +87,7 @@ def _evaluate(
     """Cost, similarity, gradient and Gauss-Newton matrix of a rigid pose."""
     centre = points.mean(axis=0)
     matrix = _matrix(parameters, centre)
-    moved = apply_matrix(matrix[:3, :3], points) + matrix[:3, 3]
+    moved = apply_affine(matrix, points)
     value, slope, inside = _look_up(level, moved)
     base = (weight * inside).astype(np.float32)
     seen = value[base > 0.5]

@@ -149,7 +149,7 @@ def take_sample(
         own = inside & np.isfinite(second)
         channels.append(_channel(np.where(own, second, np.float32(0)), block_sum(own, factors), factors))
     index = np.argwhere(near)
-    points = apply_matrix(affine[:3, :3], index.astype(np.float64)) + affine[:3, 3]
+    points = apply_affine(affine, index.astype(np.float64))
     values = np.stack([value[near] for value, _ in channels], axis=-1)
     known = np.stack([has[near] for _, has in channels], axis=-1)
     return Sample(points, values, (brain / full)[near], known)
@@ -239,6 +239,16 @@ def interpolate(maps: FloatArray, voxels: DoubleArray) -> FloatArray:
     cells = Cells.of(voxels, maps.shape)
     flat = np.ascontiguousarray(np.moveaxis(maps, -1, 0), np.float32).reshape(maps.shape[-1], -1)
     return np.ascontiguousarray(cells.blend(cells.gather(flat)).T)
+
+
+def apply_affine(affine: Affine, points: DoubleArray) -> DoubleArray:
+    """4x4 affine on each point (n, 3), summed in a fixed order."""
+    return np.asarray(apply_matrix(affine[:3, :3], points) + affine[:3, 3], np.float64)
+
+
+def undo_affine(affine: Affine, points: DoubleArray) -> DoubleArray:
+    """Points (n, 3) back to where an affine had taken them from."""
+    return apply_affine(np.asarray(np.linalg.inv(affine), np.float64), points)
 
 
 def apply_matrix(matrix: DoubleArray, vectors: DoubleArray) -> DoubleArray:

@@ -7,8 +7,8 @@ from itertools import product
 import numpy as np
 
 from bids_cmb.anatomy.registration import Registration
-from bids_cmb.anatomy.sampling import DoubleArray, apply_matrix, interpolate
-from bids_cmb.types import Affine, Contrast, FloatArray, Volume
+from bids_cmb.anatomy.sampling import DoubleArray, interpolate, undo_affine
+from bids_cmb.types import Contrast, FloatArray, Volume
 
 #: The mirror place is known to about this: the most that stands out so near it is taken, mm.
 NEARBY_MM = 2.5
@@ -64,7 +64,5 @@ def _standing_out(volume: Volume, points: DoubleArray, sign: float) -> tuple[Dou
 def _values(volume: Volume, points: DoubleArray, offsets: DoubleArray) -> DoubleArray:
     """Intensities (n, k) at points moved by each of k offsets (mm), trilinear."""
     places = (points[:, None] + offsets).reshape(-1, 3)
-    inverse: Affine = np.asarray(np.linalg.inv(volume.affine), np.float64)
-    voxels = apply_matrix(inverse[:3, :3], places) + inverse[:3, 3]
-    values = interpolate(volume.data[..., None], voxels)[:, 0]
+    values = interpolate(volume.data[..., None], undo_affine(volume.affine, places))[:, 0]
     return values.astype(np.float64).reshape(len(points), len(offsets))

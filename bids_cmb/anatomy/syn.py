@@ -16,7 +16,7 @@ from scipy import ndimage
 from bids_cmb.anatomy.affine_fit import Fit, composite, map_points
 from bids_cmb.anatomy.ants import load_ants
 from bids_cmb.anatomy.deform import Deformed, figures, lattice
-from bids_cmb.anatomy.sampling import DoubleArray, Sample, apply_matrix, interpolate, to_voxels
+from bids_cmb.anatomy.sampling import DoubleArray, Sample, apply_affine, interpolate, to_voxels, undo_affine
 from bids_cmb.anatomy.template import Template
 from bids_cmb.types import Affine, BoolArray, FloatArray, Volume
 
@@ -83,12 +83,11 @@ def _on_template(volume: Volume, mask: BoolArray, template: Template, world_to_m
 def _grid_points(shape: tuple[int, ...], affine: Affine) -> DoubleArray:
     """Coordinates (n, 3) of every voxel of a grid, mm."""
     index = np.indices(shape).reshape(3, -1).T.astype(np.float64)
-    return np.asarray(apply_matrix(affine[:3, :3], index) + affine[:3, 3])
+    return apply_affine(affine, index)
 
 
 def _scan_voxels(points: DoubleArray, world_to_mni: Affine, affine: Affine) -> DoubleArray:
-    back = np.linalg.inv(world_to_mni @ affine)
-    return np.asarray(apply_matrix(np.asarray(back[:3, :3], np.float64), points) + back[:3, 3])
+    return undo_affine(world_to_mni @ affine, points)
 
 
 def _inverse_warp(fixed: FloatArray, moving: FloatArray, affine: Affine) -> FloatArray:

@@ -16,7 +16,7 @@ Network = TypeVar("Network", bound=nn.Module)
 def folded(network: Network) -> Network:
     """Return a copy with each batch normalisation worked into the convolution before it, and channels last in memory.
 
-    On a CPU stage 1 takes a third less time, and stage 2 two fifths. `network` must be in evaluation mode, and what it is
+    Both stages take less time so on a CPU. `network` must be in evaluation mode, and what it is
     given should have its channels last too.
     """
     out = copy.deepcopy(network)

@@ -156,9 +156,8 @@ def agreement_figures(
     classes = tabulated(len(COUNT_CLASSES), count_class)
     present = tabulated(2, lambda count: int(count > 0))
     positive = (counts[:, 0] > 0).astype(np.float64)
-    negative = bleed_free * (1 - positive)
     said = (counts[:, 1] > 0).astype(np.float64)
-    judged = positive + negative
+    judged = positive + bleed_free
 
     def share(name: str, above: FloatMatrix, below: FloatMatrix) -> Figure:
         return ratio("case level", name, above, below, resamples, unit="scans")
@@ -169,9 +168,9 @@ def agreement_figures(
         figure("count agreement", "mean difference", lambda w: bland_altman(differences, w)[0]),
         figure("count agreement", "lower limit of agreement", lambda w: bland_altman(differences, w)[1]),
         figure("count agreement", "upper limit of agreement", lambda w: bland_altman(differences, w)[2]),
-        share("accuracy of any bleed", said * positive + (1 - said) * negative, judged),
+        share("accuracy of any bleed", said * positive + (1 - said) * bleed_free, judged),
         share("sensitivity for any bleed", said * positive, positive),
-        share("specificity for any bleed", (1 - said) * negative, negative),
+        share("specificity for any bleed", (1 - said) * bleed_free, bleed_free),
         figure("case level", "kappa of any bleed", lambda w: kappa(present(w * judged))),
         figure("case level", "kappa of count classes", lambda w: kappa(classes(w))),
         figure("case level", "kappa of count classes, linear weights", lambda w: kappa(classes(w), weighted=True)),

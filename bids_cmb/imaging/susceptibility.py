@@ -56,24 +56,8 @@ _TAILS = (0.2, 0.5, 1.0)
 _LEAST_VOXELS = 500
 
 
-def read_susceptibility(
-    volume: Volume, mask: BoolArray, metadata: Mapping[str, Any]
-) -> tuple[Volume, tuple[str, ...]]:
-    """Bring a susceptibility map to ppm with blood positive (see `conversion_to_ppm`).
-
-    Returns
-    -------
-    volume
-        The map in ppm, blood positive; values outside the mask are converted alike and never cut.
-    warnings
-        Sentences on everything that was corrected or could not be checked.
-    """
-    (factor, offset), warnings = conversion_to_ppm(volume, mask, metadata)
-    return converted(volume, factor, offset), warnings
-
-
 def converted(volume: Volume, factor: float, offset: float) -> Volume:
-    """Return factor x (value - offset)."""
+    """Return factor x (value - offset): values outside the mask are converted alike and never cut."""
     data = volume.data.astype(np.float32, copy=False)
     if offset:
         data = data - np.float32(offset)

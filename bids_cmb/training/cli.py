@@ -9,9 +9,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bids_cmb.cli import at_least
 from bids_cmb.errors import BidsCmbError, UsageError
 from bids_cmb.training.commands import add_commands
-from bids_cmb.training.user_commands import add_real_scan_options, at_least_one, with_real_scans
+from bids_cmb.training.user_commands import add_real_scan_options, with_real_scans
 from bids_cmb.types import CONTRASTS
 
 _log = logging.getLogger(__name__)
@@ -107,7 +108,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="veins and susceptibility maps by other models than those trained on, for tests of generality",
     )
-    simulate.add_argument("--processes", type=at_least_one, default=1, help="subjects at once (CPU)")
+    simulate.add_argument("--processes", type=at_least(1), default=1, help="subjects at once (CPU)")
     simulate.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     simulate.set_defaults(run=_simulate)
 
@@ -128,9 +129,7 @@ def build_parser() -> argparse.ArgumentParser:
         default=1,
         help="train so many students and average their weights (default: 1)",
     )
-    train.add_argument(
-        "--processes", type=at_least_one, default=2, help="processes that share the work (CPU)"
-    )
+    train.add_argument("--processes", type=at_least(1), default=2, help="processes that share the work (CPU)")
     train.add_argument("--stage1-rate", type=float, default=3e-3, help="peak learning rate of stage 1")
     train.add_argument(
         "--stage2-rate", type=float, default=2e-3, help="peak learning rate of teacher and student"
@@ -166,7 +165,7 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--compare", type=Path, metavar="DERIVATIVES", help="print found against planted instead"
     )
-    demo.add_argument("--processes", type=at_least_one, default=3)
+    demo.add_argument("--processes", type=at_least(1), default=3)
     demo.set_defaults(run=_demo)
     return parser
 

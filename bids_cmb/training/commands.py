@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bids_cmb.cli import at_least
 from bids_cmb.errors import UsageError
 from bids_cmb.training.user_commands import (
     add_annotation_options,
     add_user_commands,
-    at_least_one,
     command_line,
     evaluate_dataset,
     write_evaluation,
@@ -41,7 +41,7 @@ def add_commands(commands: Commands) -> None:
     evaluate.add_argument("--model", default=None, help="model name or path (default: the shipped one)")
     evaluate.add_argument("--most", type=int, default=None, help="at most this many scans per contrast")
     evaluate.add_argument("--no-anatomy", action="store_true", help="leave out registration and zones")
-    evaluate.add_argument("--processes", type=at_least_one, default=1, help="scans at once, one thread each")
+    evaluate.add_argument("--processes", type=at_least(1), default=1, help="scans at once, one thread each")
     evaluate.add_argument("--results", type=Path, help="output folder of bids-cmb (BIDS dataset)")
     add_annotation_options(evaluate)
     evaluate.set_defaults(run=_evaluate)
@@ -57,7 +57,7 @@ def add_commands(commands: Commands) -> None:
     points.add_argument(
         "--false-per-scan", type=float, help="allowed false detections per scan (default: 0.5)"
     )
-    points.add_argument("--processes", type=at_least_one, default=1, help="scans at once, one thread each")
+    points.add_argument("--processes", type=at_least(1), default=1, help="scans at once, one thread each")
     points.set_defaults(run=_operating_points)
 
     realism = commands.add_parser(
@@ -79,7 +79,7 @@ def add_commands(commands: Commands) -> None:
     realism.add_argument(
         "--matched", type=int, default=0, help="scans to simulate with the acquisition of each real image"
     )
-    realism.add_argument("--processes", type=at_least_one, default=1)
+    realism.add_argument("--processes", type=at_least(1), default=1)
     realism.set_defaults(run=_realism)
     add_user_commands(commands)
 
@@ -199,6 +199,8 @@ def _realism(arguments: argparse.Namespace) -> int:
         command=command_line(),
     )
     lines = as_lines(bleeds)
+    if lines:
+        lines.insert(0, "visible bleeds; 95 % intervals over bleeds, not over subjects, and so too narrow")
     for name, differences in found:
         lines.append(f"{name}: the largest differences, in units of the simulated scans' spread")
         lines += [

@@ -139,6 +139,6 @@ def as_lines(figures: Sequence[LesionFigure]) -> list[str]:
     """Say the figures in plain lines."""
     return [
         f"{f.contrast}  {f.name:30} published {f.published:6.3f}  simulated {f.simulated:6.3f} "
-        f"({f.low:.3f} to {f.high:.3f} over bleeds), {f.count} bleeds"
+        f"({f.low:.3f} to {f.high:.3f}), {f.count} bleeds"
         for f in figures
     ]

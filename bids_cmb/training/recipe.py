@@ -7,7 +7,7 @@ import logging
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -179,22 +179,17 @@ def settings_of(recipe: Recipe | FinetuneRecipe) -> dict[str, Any]:
     return asdict(recipe) | {"processes": 1, "device": "cpu"}
 
 
-def identities(scans: Iterable[TrainingScan]) -> list[list[str]]:
+def identities(scans: Sequence[TrainingScan]) -> list[list[str]]:
     """Names of scans and a checksum of the lesions that are marked on each: others make another training."""
-    names = []
-    for scan in scans:
-        marks = (
-            scan.lesions,
-            scan.diameters,
-            scan.ignored,
-            scan.ignored_diameters,
-            scan.segmentation.numpy(),
-        )
-        checksum = 0
-        for mark in marks:
-            checksum = zlib.crc32(np.ascontiguousarray(mark).tobytes(), checksum)
-        names.append([scan.name, f"{checksum:08x}"])
-    return sorted(names)
+    checksums = {id(scan): _checksum(scan) for scan in each_once(scans)[0]}
+    return sorted([scan.name, checksums[id(scan)]] for scan in scans)
+
+
+def _checksum(scan: TrainingScan) -> str:
+    value = 0
+    for marks in (scan.lesions, scan.diameters, scan.ignored, scan.ignored_diameters, scan.segmentation):
+        value = zlib.crc32(np.ascontiguousarray(marks).tobytes(), value)
+    return f"{value:08x}"
 
 
 def each_once(scans: Sequence[TrainingScan]) -> tuple[list[TrainingScan], list[int]]:

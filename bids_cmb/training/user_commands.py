@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bids_cmb.cli import at_least
 from bids_cmb.errors import BidsCmbError, InputError, UsageError
 
 if TYPE_CHECKING:
@@ -23,14 +24,6 @@ if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 _log = logging.getLogger(__name__)
-
-
-def at_least_one(text: str) -> int:
-    """Read a whole number above zero from the command line."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return value
 
 
 def add_user_commands(commands: Commands) -> None:
@@ -63,7 +56,7 @@ def add_user_commands(commands: Commands) -> None:
         )
         parser.add_argument("--seed", type=int, default=1)
         parser.add_argument(
-            "--processes", type=at_least_one, default=1, help="processes that share the work (CPU)"
+            "--processes", type=at_least(1), default=1, help="processes that share the work (CPU)"
         )
         parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
         if name == "crossval":

@@ -4,10 +4,16 @@ import numpy as np
 import pytest
 
 from bids_cmb.errors import InputError
-from bids_cmb.imaging.susceptibility import SIGN_MARGIN, TURN_OVER, read_susceptibility, sign_score
+from bids_cmb.imaging.susceptibility import SIGN_MARGIN, TURN_OVER, conversion_to_ppm, converted, sign_score
 from bids_cmb.types import Volume
 
 from .phantoms import susceptibility
+
+
+def read_susceptibility(volume, mask, metadata):
+    """The map as `prepare` makes it, and the warnings."""
+    conversion, warnings = conversion_to_ppm(volume, mask, metadata)
+    return converted(volume, *conversion), warnings
 
 
 def _scaled(volume, factor, offset=0.0):

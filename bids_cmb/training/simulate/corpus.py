@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -18,24 +16,12 @@ import torch
 from bids_cmb.errors import InputError
 from bids_cmb.files import TEMPORARY_PREFIX, private_prefix, remove_abandoned
 from bids_cmb.memory import keep_freed_memory
-from bids_cmb.training.simulate.heads import load_head
+from bids_cmb.training.simulate.heads import UNREADABLE, load_head
 from bids_cmb.training.simulate.lesions import USUAL_LARGE, Deposit, LargeBleeds
 from bids_cmb.training.simulate.protocol import Protocol
 from bids_cmb.training.simulate.scan import FINE_SPACING, SimulatedScan, simulate_session
 from bids_cmb.training.simulate.truth import Lesion
 from bids_cmb.types import CONTRASTS, Contrast
-
-#: What reading a file raises that is no scan, or only a part of one.
-_NO_SCAN = (
-    AttributeError,
-    EOFError,
-    KeyError,
-    OSError,
-    TypeError,
-    ValueError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 @dataclass(frozen=True)
@@ -170,7 +156,7 @@ def _open_scan(path: Path) -> Iterator[Mapping[str, Any]]:
     try:
         with np.load(path, allow_pickle=False) as store:
             yield store
-    except _NO_SCAN as error:
+    except UNREADABLE as error:
         raise InputError(
             f"{path} is not a simulated scan ({error}); make it again with `bids-cmb-train simulate`."
         ) from error

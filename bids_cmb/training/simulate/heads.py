@@ -25,6 +25,18 @@ from bids_cmb.types import Affine
 
 LabelMap = npt.NDArray[np.uint8]
 
+#: What reading a file raises that is neither head nor scan, or only a part of one.
+UNREADABLE = (
+    AttributeError,
+    EOFError,
+    KeyError,
+    OSError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
 #: FreeSurfer aparc+aseg numbers to tissues; cortical parcels (1000 and up) become cortex.
 FREESURFER: dict[Tissue, tuple[int, ...]] = {
     Tissue.CSF: (24,),
@@ -333,7 +345,7 @@ def load_head(path: Path) -> Head:
             affine = store["affine"]
             labels = without_specks(store["labels"], tuple(np.linalg.norm(affine[:3, :3], axis=0)))
             return Head(str(store["name"]), labels, affine, store["world_to_mni"])
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+    except UNREADABLE as error:
         raise InputError(
             f"{path} is not a simulator head ({error}); make one with `bids-cmb-train heads`."
         ) from error
