@@ -15,6 +15,7 @@ import pytest
 from conftest import head_image
 
 import bids_cmb
+from bids_cmb.bids.records import record_path
 from bids_cmb.cli import main, parse
 from bids_cmb.participant import run_participant
 
@@ -288,6 +289,16 @@ def test_the_run_keeps_its_configuration_and_leaves_no_scratch(
     assert content["scans"] == ["sub-01_T2starw", "sub-02_ses-a_swi"]
 
 
+def test_results_may_go_to_a_folder_that_is_a_link(dataset: Make, run_here: Run, tmp_path: Path) -> None:
+    raw, out, elsewhere = dataset(TWO), tmp_path / "out", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / "link").symlink_to(elsewhere)
+    assert run_here(raw, out) == 0
+    assert run_here(raw, tmp_path / "link") == 0
+    assert contents(elsewhere) == contents(out)
+    assert run_here(raw, tmp_path / "link", level="group") == 0
+
+
 def test_unfinished_files_of_a_killed_run_are_tidied_up(dataset: Make, run_here: Run, tmp_path: Path) -> None:
     raw, out = dataset(TWO), tmp_path / "out"
     left = [out / ".bids_cmb-x-1-ab-README.md", out / "sub-01/anat/.bids_cmb-x-1-ab-mask.nii.gz"]
@@ -317,6 +328,8 @@ def test_an_interrupted_write_never_looks_complete(
     with pytest.raises(KeyboardInterrupt):
         run_here(raw, out, "--threshold", "0.9")
     assert not (out / "sub-01/anat/sub-01_space-T2starw_seg-CMB_dseg.json").exists()
+    # Nothing vouches for the earlier files any more, nor would it if the threshold were as before.
+    assert not record_path(out, "sub-01_T2starw").exists()
     assert run_here(raw, out, level="group") == 0
     assert "\tfailed\t" in (out / "group_cmb.tsv").read_text()
     monkeypatch.setattr(outputs, "write_bytes", real)

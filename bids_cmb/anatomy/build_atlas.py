@@ -20,6 +20,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from bids_cmb.anatomy import landmarks
+from bids_cmb.anatomy.affine_fit import PRIOR_MEAN
 from bids_cmb.anatomy.ants import load_ants
 from bids_cmb.anatomy.freesurfer import ASEG_STRUCTURES, DkArray, cortical_lobes, parcels_from_aseg
 from bids_cmb.anatomy.rules import CODE_INDEX, CodeArray, mars_codes, smooth_codes
@@ -303,7 +304,9 @@ def build(output_dir: Path, warped_labels: Path | None = None) -> None:
     grid = landmarks.world_grid(labels.shape, affine)
     left = np.broadcast_to(grid[0] <= 0, labels.shape)
     parcels = parcels_from_aseg(labels, brain, left)
-    parcels = replace(parcels, cortex=classical_lobes(parcels.cortex, labels, grid))
+    # The template's brain is larger than most: the rules' millimetres are those of a usual head.
+    usual = float(np.exp(-PRIOR_MEAN[6]))
+    parcels = replace(parcels, cortex=classical_lobes(parcels.cortex, labels, grid), voxel_mm=usual)
     codes = smooth_codes(mars_codes(parcels), sigma_mm=1.0, mirror=True)
     structures = structure_map(labels, codes, brain, affine)
     mars = np.where((codes > 0) & ~left, codes + MARS_RIGHT_OFFSET, codes).astype(np.uint8)

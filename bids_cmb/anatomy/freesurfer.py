@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from bids_cmb.anatomy.rules import CODE_INDEX, CodeArray, Parcels
+from bids_cmb.anatomy.rules import CODE_INDEX, CodeArray, Parcels, distance_to
 from bids_cmb.types import BoolArray
 
 DkArray = npt.NDArray[np.int16]
@@ -58,6 +58,12 @@ def cortical_lobes(labels: DkArray) -> CodeArray:
     return lobes
 
 
+def _lateral_ventricle(labels: DkArray) -> BoolArray:
+    """The lateral ventricles with their plexus, but without the temporal horns and what lies in those."""
+    body, horn, plexus = (np.isin(labels, numbers) for numbers in ((4, 43), (5, 44), (31, 63)))
+    return np.asarray(body | (plexus & (distance_to(body) < distance_to(horn))), bool)
+
+
 def parcels_from_aseg(labels: DkArray, brain: BoolArray, left: BoolArray) -> Parcels:
     """Sort an aparc+aseg label map into the masks that the rules of MARS need.
 
@@ -89,7 +95,7 @@ def parcels_from_aseg(labels: DkArray, brain: BoolArray, left: BoolArray) -> Par
         pallidum=of(*_PALLIDUM),
         thalamus=of(10, 49),
         callosum_core=of(*_CALLOSUM),
-        lateral_ventricle=of(4, 43, 31, 63),
+        lateral_ventricle=_lateral_ventricle(labels),
         brainstem=of(16),
         cerebellum=of(7, 8, 46, 47),
         ventral_diencephalon=of(28, 60),

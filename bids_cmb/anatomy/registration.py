@@ -27,6 +27,10 @@ COARSE_MM, FINE_MM = 6.0, 3.0
 COARSE_POINTS, FINE_POINTS = 3500, 22000
 #: A brain less tall than this is a slab whose height in the head is unknown, mm.
 SLAB_MM = 105.0
+#: Starts of each orientation that are improved a little: the better ones, and more of them where the height is unknown.
+TRIED, TRIED_OF_SLAB = 3, 8
+#: An edge of the head is scaled no further from the usual than this, logarithm.
+MOST_SCALED = 0.25
 #: A reversed axis is believed when it costs this much less and explains this much more of the intensities.
 FLIP_GAIN = 60.0
 FLIP_SIMILARITY = 0.02
@@ -100,21 +104,27 @@ def brain_centre(template: Template) -> DoubleArray:
     return np.asarray(middle) * template.spacing + template.affine[:3, 3]
 
 
-def starts(sample: Sample, template: Template) -> Iterator[Pose]:
-    """Poses to search from: header or reversed axes, three pitches, and heights if the scan is a slab.
+def height_of(sample: Sample) -> float:
+    """How tall the brain in a sample is, mm."""
+    brain = sample.points[sample.inside > 0.5]
+    return float(np.ptp(brain[:, 2])) if len(brain) else 0.0
 
-    Left and right are never exchanged: the brain looks the same either way, so nothing could tell.
+
+def starts(sample: Sample, template: Template) -> Iterator[Pose]:
+    """Poses to search from: header or reversed axes and three pitches; of a slab, heights instead of reversed axes.
+
+    Left and right are never exchanged: the brain looks the same either way, so nothing could tell. Nor are the axes of
+    a slab reversed: some other part of the head, upside down, explains it as well as its own too often.
     """
     centre = sample.centre
-    brain = sample.points[sample.inside > 0.5]
-    height = float(np.ptp(brain[:, 2])) if len(brain) else 0.0
+    height = height_of(sample)
     target = brain_centre(template)
-    lifts = [0.0]
+    lifts, flips = [0.0], [(1, 1, 1), (1, -1, 1), (1, 1, -1), (1, -1, -1)]
     if height < SLAB_MM:
         room = max(0.0, 130.0 - 1.07 * height) / 2
         steps = max(1, round(room / 14.0))
-        lifts = [room * k / steps for k in range(-steps, steps + 1)]
-    for flip in ((1, 1, 1), (1, -1, 1), (1, 1, -1), (1, -1, -1)):
+        lifts, flips = [room * k / steps for k in range(-steps, steps + 1)], flips[:1]
+    for flip in flips:
         for pitch in (0.0, -0.35, 0.35):
             for lift in lifts:
                 parameters = PRIOR_MEAN.copy()
@@ -140,6 +150,7 @@ def search(sample: Sample, template: Template) -> Fit:
     Fit
         The best fit; a reversed axis only if it explains clearly more (`FLIP_GAIN`).
     """
+    count = TRIED_OF_SLAB if height_of(sample) < SLAB_MM else TRIED
     by_flip: dict[tuple[int, int, int], list[Fit]] = {}
     for pose in starts(sample, template):
         fit, _ = evaluate(sample, template, pose)
@@ -147,7 +158,7 @@ def search(sample: Sample, template: Template) -> Fit:
     best: list[Fit] = []
     for fits in by_flip.values():
         fits.sort(key=lambda fit: fit.cost)
-        tried = [refine(sample, template, fit.pose, iterations=5) for fit in fits[:3]]
+        tried = [refine(sample, template, fit.pose, iterations=5) for fit in fits[:count]]
         first = min(tried, key=lambda fit: fit.cost)
         best.append(refine(sample, template, first.pose, iterations=12))
     header = best[0]
@@ -222,7 +233,7 @@ def register(
 def believable(fit: Fit) -> bool:
     """Whether an affine fit is within the bounds of good ones."""
     scales = fit.pose.parameters[6:9]
-    sane = bool(np.all(np.abs(scales - PRIOR_MEAN[6:9]) < 0.4))
+    sane = bool(np.all(np.abs(scales - PRIOR_MEAN[6:9]) < MOST_SCALED))
     return sane and fit.similarity >= LEAST_SIMILARITY and fit.overlap >= LEAST_OVERLAP
 
 

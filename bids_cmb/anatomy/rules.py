@@ -24,6 +24,8 @@ CODE_INDEX = {region[0]: k + 1 for k, region in enumerate(MARS_REGIONS)}
 
 #: White matter this near a lateral ventricle is periventricular, mm.
 PERIVENTRICULAR_MM = 10.0
+#: Pieces of ventricle smaller than this are faults of a parcellation and make nothing periventricular, mm3.
+LEAST_VENTRICLE_MM3 = 20
 #: White matter at least this far from the cortical ribbon is deep: beyond the U-fibres, mm.
 SUBCORTICAL_MM = 4.0
 #: Half width of the callosum on either side of the midline, mm.
@@ -34,7 +36,7 @@ EXTERNAL_CAPSULE_GAP_MM = 11.0
 
 @dataclass(frozen=True)
 class Parcels:
-    """Masks of one head on one 1 mm isotropic RAS+ grid.
+    """Masks of one head on one isotropic RAS+ grid.
 
     Attributes
     ----------
@@ -51,9 +53,12 @@ class Parcels:
     callosum_core
         The callosum near the midline.
     lateral_ventricle
-        Bodies, horns and atria with their plexus; the temporal horns may be left out.
+        Bodies, frontal and occipital horns and atria, with their plexus. Not the temporal horns with theirs: what lies
+        around them is temporal lobe.
     brainstem, cerebellum, ventral_diencephalon
         As named.
+    voxel_mm
+        Edge of a voxel. On a template whose brain is larger than usual, what an edge measures in a usual head.
     """
 
     brain: BoolArray
@@ -69,10 +74,15 @@ class Parcels:
     brainstem: BoolArray
     cerebellum: BoolArray
     ventral_diencephalon: BoolArray
+    voxel_mm: float = 1.0
+
+    def distance_to(self, mask: BoolArray) -> FloatArray:
+        """Distance to the nearest voxel of a mask, mm; infinite where the mask is empty."""
+        return distance_to(mask) * np.float32(self.voxel_mm)
 
 
 def distance_to(mask: BoolArray) -> FloatArray:
-    """Distance in voxels (= mm) to the nearest voxel of a mask; infinite where the mask is empty."""
+    """Distance to the nearest voxel of a mask, voxels; infinite where the mask is empty."""
     if not mask.any():
         return np.full(mask.shape, np.inf, np.float32)
     return np.asarray(ndimage.distance_transform_edt(~mask), np.float32)
@@ -117,7 +127,7 @@ def internal_capsule(parcels: Parcels, side: BoolArray) -> BoolArray:
 def external_capsule(parcels: Parcels) -> BoolArray:
     """White matter (with claustrum and extreme capsule, which no microbleed image parts) from putamen to insula."""
     insula = parcels.cortex == CODE_INDEX["I"]
-    gap = distance_to(parcels.striatum) + distance_to(insula)
+    gap = parcels.distance_to(parcels.striatum) + parcels.distance_to(insula)
     return parcels.white_matter & (gap <= EXTERNAL_CAPSULE_GAP_MM)
 
 
@@ -129,18 +139,26 @@ def corpus_callosum(parcels: Parcels) -> BoolArray:
     core = parcels.callosum_core
     if not core.any():
         return core.copy()
-    outline = core.any(axis=0)
-    sagittal = np.asarray(ndimage.distance_transform_edt(np.logical_not(outline)), np.float32)[None]
+    outline = np.asarray(core.any(axis=0), bool)
+    sagittal = parcels.distance_to(outline)[None]
     midline = float(np.nonzero(core)[0].mean())
-    lateral = np.abs(np.arange(core.shape[0], dtype=np.float32) - midline)[:, None, None]
+    lateral = np.abs(np.arange(core.shape[0], dtype=np.float32) - midline)[:, None, None] * parcels.voxel_mm
     reach = (lateral <= CALLOSUM_HALF_WIDTH_MM) & (sagittal <= 0.5 + 0.12 * lateral)
     return core | (parcels.white_matter & reach)
 
 
+def without_specks(ventricle: BoolArray) -> BoolArray:
+    """A ventricle without the pieces that are smaller than `LEAST_VENTRICLE_MM3` (voxels of 1 mm)."""
+    pieces, _ = ndimage.label(ventricle, np.ones((3, 3, 3)))
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    return np.asarray((sizes >= LEAST_VENTRICLE_MM3)[pieces], bool)
+
+
 def deep_white_matter(parcels: Parcels) -> BoolArray:
     """White matter near a lateral ventricle, or beyond the subcortical fibres."""
-    near = distance_to(parcels.lateral_ventricle) <= PERIVENTRICULAR_MM
-    depth = distance_to(parcels.cortex > 0)
+    near = parcels.distance_to(without_specks(parcels.lateral_ventricle)) <= PERIVENTRICULAR_MM
+    depth = parcels.distance_to(parcels.cortex > 0)
     # Blades of white matter deeper than the limit come and go with the folds: smooth the limit, not the labels.
     deep = ndimage.gaussian_filter(depth, 1.5) >= SUBCORTICAL_MM
     return parcels.white_matter & (near | deep)
@@ -152,7 +170,7 @@ def mars_codes(parcels: Parcels) -> CodeArray:
     Parameters
     ----------
     parcels
-        Masks of the head on a 1 mm isotropic grid.
+        Masks of the head.
 
     Returns
     -------

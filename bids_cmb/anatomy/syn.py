@@ -15,13 +15,13 @@ from scipy import ndimage
 
 from bids_cmb.anatomy.affine_fit import Fit, composite, map_points
 from bids_cmb.anatomy.ants import load_ants
-from bids_cmb.anatomy.deform import Deformed, figures, lattice
+from bids_cmb.anatomy.deform import Deformation, Deformed, figures, lattice
 from bids_cmb.anatomy.sampling import DoubleArray, Sample, apply_affine, interpolate, to_voxels, undo_affine
 from bids_cmb.anatomy.template import Template
 from bids_cmb.types import Affine, BoolArray, FloatArray, Volume
 
 #: Iterations at each level, from coarse to fine; the finest grid is that of the template (3 mm).
-ITERATIONS = (100, 70, 40)
+ITERATIONS = (40, 20, 10)
 #: Values beyond this many robust standard deviations are cut: vessels and bleeds are no anatomy.
 _LIMIT = 4.0
 
@@ -29,7 +29,7 @@ _LIMIT = 4.0
 def deform_with_ants(
     volume: Volume, brain_mask: BoolArray, sample: Sample, template: Template, fit: Fit, fast: Deformed
 ) -> Deformed:
-    """Fit a diffeomorphic deformation with ANTs (SyN, cross-correlation).
+    """Go on from the fast deformation with a diffeomorphic one by ANTs (SyN, cross-correlation).
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def deform_with_ants(
     fit
         The affine fit that the deformation comes after.
     fast
-        The fast deformation: gives the brightness of every tissue.
+        The fast deformation, with the brightness of every tissue.
 
     Returns
     -------
@@ -51,19 +51,22 @@ def deform_with_ants(
     """
     drawn = composite(template, fast.brightness[0])
     fixed = (drawn - drawn.min()).astype(np.float32) * (template.depth > -3)
-    moving = _on_template(volume, brain_mask, template, fit.pose.matrix)
+    moving = _on_template(volume, brain_mask, template, fit.pose.matrix, fast.deformation)
     moving = np.where(moving != 0, moving - moving.min(), 0).astype(np.float32)
     warp = _inverse_warp(fixed, moving, template.affine)
     field = lattice(template)
     nodes = _grid_points(field.displacement.shape[:3], field.affine)
-    at_nodes = interpolate(warp, to_voxels(nodes, template.affine))
-    field = replace(field, displacement=at_nodes.reshape(field.displacement.shape).astype(np.float32))
+    before = fast.deformation(nodes)
+    moved = before - nodes + interpolate(warp, to_voxels(before, template.affine))
+    field = replace(field, displacement=moved.reshape(field.displacement.shape).astype(np.float32))
     mapped = map_points(fit.pose, sample.points)
     return figures(sample, template, mapped, field, float(fit.pose.parameters[12]))
 
 
-def _on_template(volume: Volume, mask: BoolArray, template: Template, world_to_mni: Affine) -> FloatArray:
-    """Brain of the scan in robust standard deviations on the template's grid, moved by the affine alone; 0 outside."""
+def _on_template(
+    volume: Volume, mask: BoolArray, template: Template, world_to_mni: Affine, deformation: Deformation
+) -> FloatArray:
+    """Brain of the scan in robust standard deviations on the template's grid, as affine and deformation lay it; 0 outside."""
     inside = volume.data[mask]
     middle = float(np.median(inside))
     spread = 1.4826 * float(np.median(np.abs(inside - middle))) or 1.0
@@ -72,7 +75,8 @@ def _on_template(volume: Volume, mask: BoolArray, template: Template, world_to_m
     weight = ndimage.gaussian_filter(mask.astype(np.float32), width)
     smooth = ndimage.gaussian_filter(values.astype(np.float32), width) / np.maximum(weight, 1e-3)
     shape = template.depth.shape
-    voxels = _scan_voxels(_grid_points(shape, template.affine), world_to_mni, volume.affine)
+    before = deformation.undone(_grid_points(shape, template.affine))
+    voxels = undo_affine(world_to_mni @ volume.affine, before)
     here = ndimage.map_coordinates(smooth, voxels.T, order=1)
     share = ndimage.map_coordinates(weight, voxels.T, order=1)
     # Zero is kept for "no brain".
@@ -84,10 +88,6 @@ def _grid_points(shape: tuple[int, ...], affine: Affine) -> DoubleArray:
     """Coordinates (n, 3) of every voxel of a grid, mm."""
     index = np.indices(shape).reshape(3, -1).T.astype(np.float64)
     return apply_affine(affine, index)
-
-
-def _scan_voxels(points: DoubleArray, world_to_mni: Affine, affine: Affine) -> DoubleArray:
-    return undo_affine(world_to_mni @ affine, points)
 
 
 def _inverse_warp(fixed: FloatArray, moving: FloatArray, affine: Affine) -> FloatArray:

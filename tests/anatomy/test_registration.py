@@ -16,8 +16,15 @@ from bids_cmb.anatomy import rigid
 from bids_cmb.anatomy.affine_fit import Fit, Pose, composite, linear_derivatives, linear_part, rotation
 from bids_cmb.anatomy.deform import Deformation, Deformed, lattice
 from bids_cmb.anatomy.locate import edge_zone, find_zones, locate, region_map
-from bids_cmb.anatomy.registration import Registration, _believed, register, tissue_shares
-from bids_cmb.anatomy.sampling import take_sample
+from bids_cmb.anatomy.registration import (
+    Registration,
+    _believed,
+    coarse_template,
+    register,
+    starts,
+    tissue_shares,
+)
+from bids_cmb.anatomy.sampling import apply_affine, take_sample
 from bids_cmb.anatomy.template import load_mars, load_template
 from bids_cmb.types import Affine, BoolArray, Volume
 
@@ -49,6 +56,34 @@ def test_a_t1w_image_is_brought_to_the_scan_and_used() -> None:
     assert both.quality["t1w_used"] == 1
     assert "t1w_used" not in alone.quality
     assert not np.array_equal(both.world_to_mni, alone.world_to_mni)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_slab_is_found_at_its_height_and_never_upside_down(seed: int) -> None:
+    scan, brain = drawn(seed)
+    low = 8 + 4 * seed
+    part = np.s_[:, :, low : low + 24]  # 72 mm
+    affine = scan.affine.copy()
+    affine[2, 3] += low * scan.affine[2, 2]
+    shifted = affine.copy()
+    shifted[:3, 3] += (4.0, -12.0, 35.0)  # where the scanner's centre was tells nothing
+    found = register(Volume(np.ascontiguousarray(scan.data[part]), shifted), brain[part])
+    assert not found.failed
+    voxels = np.argwhere(brain[part])[::50].astype(np.float64)
+    error = found(apply_affine(shifted, voxels)) - apply_affine(affine, voxels)
+    assert np.linalg.norm(error, axis=1).mean() < 4.0
+
+
+def test_only_a_whole_head_is_tried_with_reversed_axes() -> None:
+    scan, brain = drawn(1)
+    slab = brain.copy()
+    slab[:, :, 40:] = False
+    slab[:, :, :16] = False
+    tried = [
+        list(starts(take_sample(scan, mask, spacing_mm=6.0), coarse_template())) for mask in (brain, slab)
+    ]
+    assert [len({pose.flip for pose in poses}) for poses in tried] == [4, 1]
+    assert len({float(pose.parameters[2]) for pose in tried[1]}) > 2  # heights
 
 
 def test_a_t1w_image_of_something_else_is_left_out_with_a_sentence() -> None:
