@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from bids_cmb.types import Anatomy, Candidate, Category, Detection, Hemisphere, Point, Volume, mars_region
+from bids_cmb.types import Anatomy, Candidate, Category, Detection, Point, Volume, mars_region
 
 #: Voxels this far around a lesion still vote, less and less: the deposit is smaller than what shows, and atlas
 #: borders are no sharper than this, mm.
@@ -119,27 +119,13 @@ def _nearest_label(
 
 
 def _assign(
-    candidate: Candidate,
-    place: tuple[slice, ...] | None,
-    detection: Detection,
-    anatomy: Anatomy,
-    image: Volume,
+    candidate: Candidate, place: tuple[slice, ...], detection: Detection, anatomy: Anatomy, image: Volume
 ) -> Candidate:
-    """One candidate with its region, category, side, MNI coordinates and border flag."""
+    """One candidate, whose voxels lie in `place`, with its region, category, side, MNI coordinates and border flag."""
     zooms = image.zooms
-    shape = detection.labels.shape
-    if place is None:
-        affine = np.linalg.inv(image.affine)
-        index = np.rint(affine[:3, :3] @ np.asarray(candidate.position) + affine[:3, 3]).astype(np.intp)
-        index = np.clip(index, 0, np.asarray(shape) - 1)
-        place = tuple(slice(int(k), int(k) + 1) for k in index)
-        lesion_whole = False
-    else:
-        lesion_whole = True
     margin = tuple(int(np.ceil(NEIGHBOURHOOD_MM / zoom)) for zoom in zooms)
-    box = _box(place, margin, shape)
-    lesion = detection.labels[box] == candidate.index if lesion_whole else _only(place, box)
-    votes = region_votes(anatomy.mars[box], lesion, zooms)
+    box = _box(place, margin, detection.labels.shape)
+    votes = region_votes(anatomy.mars[box], detection.labels[box] == candidate.index, zooms)
     second: tuple[str, ...] = ()
     if votes:
         label, second = choose_region(votes)
@@ -152,15 +138,9 @@ def _assign(
     code, category, hemisphere = mars_region(label)
     flags = tuple(flag for flag in candidate.flags if not flag.startswith("border:"))
     flags = (*flags, *(f"border:{name}" for name in second))
-    side: Hemisphere = hemisphere
-    return replace(candidate, mars_region=code, mars_category=category, hemisphere=side, mni=mni, flags=flags)
-
-
-def _only(place: tuple[slice, ...], box: tuple[slice, ...]) -> npt.NDArray[np.bool_]:
-    """Mask of a box with one inner box set."""
-    mask = np.zeros(tuple(side.stop - side.start for side in box), bool)
-    mask[tuple(slice(p.start - b.start, p.stop - b.start) for p, b in zip(place, box, strict=True))] = True
-    return mask
+    return replace(
+        candidate, mars_region=code, mars_category=category, hemisphere=hemisphere, mni=mni, flags=flags
+    )
 
 
 def assign_regions(detection: Detection, anatomy: Anatomy, image: Volume) -> Detection:
@@ -169,7 +149,7 @@ def assign_regions(detection: Detection, anatomy: Anatomy, image: Volume) -> Det
     Parameters
     ----------
     detection
-        Candidates and their outlines.
+        Candidates and their outlines: each has voxels.
     anatomy
         Regions of the same image.
     image
@@ -182,9 +162,8 @@ def assign_regions(detection: Detection, anatomy: Anatomy, image: Volume) -> Det
         ``border:<code>`` where a second region is close, ``border:other_side`` where the other side is. Regions stay empty only where the anatomy has none at all.
     """
     places = ndimage.find_objects(detection.labels)
-    assigned = []
-    for candidate in detection.candidates:
-        known = 0 < candidate.index <= len(places)
-        place = places[candidate.index - 1] if known else None
-        assigned.append(_assign(candidate, place, detection, anatomy, image))
+    assigned = [
+        _assign(candidate, places[candidate.index - 1], detection, anatomy, image)
+        for candidate in detection.candidates
+    ]
     return replace(detection, candidates=tuple(assigned))
