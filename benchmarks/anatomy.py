@@ -4,8 +4,8 @@
     python benchmarks/anatomy.py atlas
     python benchmarks/anatomy.py speed
 
-`planted` draws lesions into heads whose anatomy is known (`drawn_heads.py`: no physics), runs `locate` and
-`assign_regions`, and counts right categories, regions and sides: how well places are found on heads of another shape, not
+`planted` draws lesions into heads whose anatomy is known (`drawn_heads.py`: no physics), corrects their bias field as the
+main job does, runs `locate` and `assign_regions`, and counts right categories, regions and sides: how well places are found on heads of another shape, not
 how a scanner's image fares. With `--t1w`, the same heads come with a T1w image of the session. Heads of the independent parcellation are drawn where ../shared/data is there.
 
 `atlas` needs ../shared/data too.
@@ -29,6 +29,7 @@ from bids_cmb.anatomy.mars import assign_regions
 from bids_cmb.anatomy.registration import register
 from bids_cmb.anatomy.structures import STRUCTURES
 from bids_cmb.anatomy.template import load_mars
+from bids_cmb.imaging.bias import correct_bias
 from bids_cmb.types import MARS_REGIONS, Candidate, Contrast, Detection, Volume, mars_region
 
 SHARED = Path(__file__).parents[2] / "shared/data"
@@ -125,6 +126,8 @@ def one_cell(source: Source, contrast: Contrast, heads: range, seed: int, *, wit
         )
         head = make_head(source, contrast, rng)
         image, detection, truth = plant(head, contrast, rng)
+        # As in the main job, which places regions on the prepared scan.
+        image = image if contrast == "qsm" else correct_bias(image, head.mask)
         start = time.process_time()
         anatomy = locate(image, head.mask, contrast, t1w=head.t1w if with_t1w else None)
         found = assign_regions(detection, anatomy, image)

@@ -29,7 +29,7 @@ from bids_cmb.types import Affine, FloatArray
 #: Spacing of the lattice of displacements, mm.
 LATTICE_MM = 6.0
 #: Standard deviation of the windows and number of steps with each, mm.
-SCHEDULE = ((14.0, 4), (10.0, 4), (7.0, 3))
+SCHEDULE = ((20.0, 4), (14.0, 6), (10.0, 6), (7.0, 6))
 #: How far one step may move, and how far a node is likely to move in one, mm.
 LONGEST_STEP_MM = 3.0
 STEP_SD_MM = 3.0
