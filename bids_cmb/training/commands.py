@@ -186,7 +186,8 @@ def _seen(results: list[HeldOutResult], model: Model) -> list[str]:
 
 def _realism(arguments: argparse.Namespace) -> int:
     from bids_cmb.training.lesion_statistics import as_lines
-    from bids_cmb.training.realism_page import RealImage, write_realism_page
+    from bids_cmb.training.real_image import RealImage
+    from bids_cmb.training.realism_page import write_realism_page
 
     found, bleeds = write_realism_page(
         [RealImage.parse(text) for text in arguments.real],

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import multiprocessing
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -15,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 
 from bids_cmb.detector.weights import Model, load_model
-from bids_cmb.errors import InputError, UsageError
+from bids_cmb.errors import UsageError
 from bids_cmb.evaluation import charts
 from bids_cmb.evaluation.charts import Chart
 from bids_cmb.evaluation.page import environment
@@ -23,6 +22,7 @@ from bids_cmb.imaging.prepare import prepare
 from bids_cmb.report.page import write_page
 from bids_cmb.report.pixels import Window, png_uri, to_grey
 from bids_cmb.training.lesion_statistics import Bleed, LesionFigure, compare_bleeds, visible_bleeds
+from bids_cmb.training.real_image import RealImage, load_real, matched_protocol
 from bids_cmb.training.realism import (
     DEPTHS,
     EDGES,
@@ -61,32 +61,8 @@ _CROP_MM = 90.0
 #: A stack lower than this, mm, is a slab: simulated scans are cut to its height around the basal ganglia.
 _SLAB_MM = 90.0
 _SLAB_PLACE = 0.52
-
-
-@dataclass(frozen=True)
-class RealImage:
-    """A real image to compare with: contrast, file and, of a 4-D file, which volume (from 0)."""
-
-    contrast: Contrast
-    path: Path
-    volume: int | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> RealImage:
-        """Read ``gre=FILE`` or ``gre=FILE@VOLUME``.
-
-        Raises
-        ------
-        UsageError
-            If it is neither.
-        """
-        contrast, _, place = text.partition("=")
-        file, at, number = place.rpartition("@")
-        name, volume = (file, number) if at and number.isdigit() else (place, "")
-        known = next((c for c in CONTRASTS if c == contrast), None)
-        if known is None or not name:
-            raise UsageError(f"'{text}' is not CONTRAST=FILE[@VOLUME], CONTRAST being swi, gre or qsm.")
-        return cls(known, Path(name), int(volume) if volume else None)
+#: Finest grid that scans are simulated on, to be like a real image, mm.
+_FINEST = 0.3
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,64 +76,12 @@ class Measured:
     pictures: tuple[str, ...]
 
 
-def load_real(real: RealImage) -> tuple[Volume, Mapping[str, float]]:
-    """Read a real image and the numbers of its sidecar.
-
-    Raises
-    ------
-    InputError
-        If it can't be read or has several volumes and none was named.
-    """
-    import nibabel as nib
-
-    try:
-        image = nib.as_closest_canonical(nib.load(real.path))
-        data = np.asarray(image.dataobj, dtype=np.float32)
-    except (OSError, nib.filebasedimages.ImageFileError) as error:
-        raise InputError(f"{real.path} cannot be read ({error}).") from error
-    if data.ndim == 4 and (data.shape[3] == 1 or real.volume is not None):
-        number = real.volume or 0
-        if number >= data.shape[3]:
-            raise InputError(f"{real.path} has {data.shape[3]} volumes, so there is none numbered {number}.")
-        data = data[..., number]
-    if data.ndim != 3:
-        raise InputError(
-            f"{real.path} is not three-dimensional; name one of its volumes: FILE@0 is the first."
-        )
-    sidecar = real.path.with_name(real.path.name.split(".")[0] + ".json")
-    facts: dict[str, float] = {}
-    if sidecar.is_file():
-        loaded = json.loads(sidecar.read_text(encoding="utf-8"))
-        facts = {k: float(v) for k, v in loaded.items() if isinstance(v, (int, float))}
-    return Volume(np.ascontiguousarray(np.nan_to_num(data)), np.asarray(image.affine, np.float64)), facts
-
-
-def matched_protocol(real: RealImage, volume: Volume, facts: Mapping[str, float], snr: float) -> Protocol:
-    """Describe the acquisition of a real image, so that simulated scans can be made like it.
-
-    What neither the image nor its sidecar says is typical: 3 T, 20 ms.
-    """
-    stripped = real.contrast == "qsm" or float((volume.data == 0).mean()) > 0.4
-    voxel = volume.zooms
-    return Protocol(
-        real.contrast,
-        voxel,
-        1.0,
-        real.contrast != "gre" or voxel[2] < 1.6,
-        facts.get("EchoTime", 0.020),
-        facts.get("MagneticFieldStrength", 3.0),
-        float(np.clip(snr if real.contrast != "qsm" else 35.0, 8.0, 60.0)),
-        stripped,
-        (0.0, 0.0, 0.0),
-    )
-
-
 def measure_real(real: RealImage, model: Model) -> tuple[Measured, Protocol, float]:
     """Prepare and measure a real image; also return its protocol and the height of its stack, mm."""
     volume, facts = load_real(real)
     crop = min(n * d for n, d in zip(volume.data.shape[:2], volume.zooms[:2], strict=True)) < _CROP_MM
     own = np.ones(volume.data.shape, np.bool_) if crop else None
-    ready = prepare(volume, real.contrast, brain_mask=own)
+    ready = prepare(volume, real.contrast, brain_mask=own, metadata=facts)
     height = volume.data.shape[2] * volume.zooms[2]
     name = real.path.name + (f", volume {real.volume}" if real.volume is not None else "")
     measured = _measured(
@@ -241,9 +165,14 @@ def _simulated(job: _Job) -> Measured:
         scan, name = load_scan(job.path), job.path.stem
     else:
         from bids_cmb.training.simulate.heads import shipped_head
-        from bids_cmb.training.simulate.scan import simulate_scan
+        from bids_cmb.training.simulate.scan import FINE_SPACING, simulate_scan
 
-        scan = simulate_scan(shipped_head(), job.seed, job.contrast, protocol=job.protocol)
+        fine = (
+            float(np.clip(min(job.protocol.voxel[:2]), _FINEST, FINE_SPACING))
+            if job.protocol
+            else FINE_SPACING
+        )
+        scan = simulate_scan(shipped_head(), job.seed, job.contrast, protocol=job.protocol, spacing=fine)
         name = f"simulated like it, seed {job.seed}"
     return measure_simulated(
         scan.image, scan.affine, scan.brain_mask, job.contrast, name, model, voxel=scan.protocol.voxel, height=job.height

@@ -11,6 +11,7 @@ import pytest
 from bids_cmb.detector.weights import load_model
 from bids_cmb.errors import UsageError
 from bids_cmb.training.lesion_statistics import as_lines, compare_bleeds, visible_bleeds
+from bids_cmb.training.real_image import RealImage, load_real, matched_protocol
 from bids_cmb.training.realism import (
     WAVELENGTHS,
     Statistics,
@@ -19,7 +20,7 @@ from bids_cmb.training.realism import (
     texture_spectrum,
     vein_density,
 )
-from bids_cmb.training.realism_page import RealImage, load_real, measure_real
+from bids_cmb.training.realism_page import measure_real
 from tests.training.tiny import invisible, tiny_scan
 
 #: Real images beside the repository, where there are any.
@@ -101,6 +102,26 @@ def test_real_images_are_named_with_their_contrast_and_volume(tmp_path: Path) ->
         load_real(RealImage("gre", tmp_path / "x.nii"))
     with pytest.raises(Exception, match="none numbered 5"):
         load_real(RealImage("gre", tmp_path / "x.nii", 5))
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "echo", "field"),
+    [
+        ('{"EchoTime": 20, "MagneticFieldStrength": "3T"}', 0.020, 3.0),
+        ('{"EchoTime": 0.03, "MagneticFieldStrength": 1.5}', 0.030, 1.5),
+        ("[1]", 0.020, 3.0),
+        ("{", 0.020, 3.0),
+    ],
+)
+def test_a_sidecar_is_read_as_in_the_main_job(
+    tmp_path: Path, sidecar: str, echo: float, field: float
+) -> None:
+    nib.save(nib.Nifti1Image(np.ones((4, 4, 4), np.float32), np.eye(4)), tmp_path / "x.nii")
+    (tmp_path / "x.json").write_text(sidecar)
+    real = RealImage("gre", tmp_path / "x.nii")
+    volume, facts = load_real(real)
+    protocol = matched_protocol(real, volume, facts, snr=20.0)
+    assert (protocol.echo_time, protocol.field_strength) == pytest.approx((echo, field))
 
 
 @pytest.mark.shared_data

@@ -91,7 +91,9 @@ def parcellated_head(path: Path, scheme: str, name: str) -> Head:
         image = nib.as_closest_canonical(nib.load(path))
     except (OSError, EOFError, ValueError, nib.filebasedimages.ImageFileError) as error:
         raise InputError(f"The label map {path} cannot be read ({error}).") from error
-    numbers = np.asarray(image.dataobj).astype(np.int32)
+    if image.ndim < 3 or any(n != 1 for n in image.shape[3:]):
+        raise InputError(f"The label map {path} is not three-dimensional.")
+    numbers = np.asarray(image.dataobj).reshape(image.shape[:3]).astype(np.int32)
     table, cortex = (GIF, 96) if scheme == "gif" else (FREESURFER, 1000)
     return cropped_head(name, relabel(numbers, table, cortex), np.asarray(image.affine))
 

@@ -97,7 +97,7 @@ def simulate_session(
     head
         Anatomy.
     seed
-        Everything random follows from it; a CPU repeats a session bit by bit.
+        Everything random follows from it; a CPU repeats a session bit by bit with the same number of threads.
     contrasts
         One of ``gre``, ``swi``, ``qsm`` per acquisition. Anatomy is a third of the work: a contrast named twice, with
         two protocols, costs less than a second subject.

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from bids_cmb.anatomy.ants import load_ants
+from bids_cmb.errors import InputError
 from bids_cmb.types import Affine, BoolArray, FloatArray
 
 ByteArray = npt.NDArray[np.uint8]
@@ -35,12 +36,21 @@ HEAD_HEIGHT_MM = 205
 
 
 def _canonical(path: Path) -> tuple[FloatArray, Affine]:
-    """Read a NIfTI file as closest canonical float32."""
+    """Read a NIfTI file as closest canonical float32.
+
+    Raises
+    ------
+    InputError
+        If it is not three-dimensional.
+    """
     import nibabel
 
     nib: Any = nibabel
     image = nib.as_closest_canonical(nib.load(path))
-    return np.asarray(image.dataobj, dtype=np.float32), np.asarray(image.affine, dtype=np.float64)
+    if image.ndim < 3 or any(n != 1 for n in image.shape[3:]):
+        raise InputError(f"The T1-weighted image {path} is not three-dimensional.")
+    data = np.asarray(image.dataobj, dtype=np.float32).reshape(image.shape[:3])
+    return data, np.asarray(image.affine, dtype=np.float64)
 
 
 def template_brain() -> tuple[FloatArray, BoolArray, Affine]:

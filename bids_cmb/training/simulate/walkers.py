@@ -18,6 +18,8 @@ from bids_cmb.training.simulate.random_source import RandomSource
 _FADE, _THINNEST = 0.2, 0.15
 #: Distance over which the calibre of an uneven vessel swells and narrows, mm.
 _SWELL_MM = 5.0
+#: Voxels that balls are drawn into at once, at most.
+_AT_ONCE = 4_000_000
 #: From points and headings (N, 3) to a correction of the headings.
 Steer = Callable[[Tensor, Tensor], Tensor]
 #: Which points (N, 3) end their walk (N,).
@@ -176,13 +178,16 @@ def splat(shape: tuple[int, int, int], spacing: float, beads: Beads) -> Tensor:
     out = torch.zeros(shape[0] * shape[1] * shape[2], device=beads.points.device)
     half = spacing / 2
     size = torch.tensor(shape, device=beads.points.device)
-    edges = torch.tensor([0.0, 1.0, 2.0, 4.0, 8.0], device=beads.points.device) * spacing
+    widest = float(beads.radius.max()) if len(beads.radius) else 0.0
+    edges = [0.0, spacing]
+    while edges[-1] <= widest:
+        edges.append(2 * edges[-1])
     for low, high in pairwise(edges):
         chosen = (beads.radius >= low) & (beads.radius < high)
-        reach = math.ceil(float(high) / spacing + 0.5)
+        reach = math.ceil(high / spacing + 0.5)
         axis = torch.arange(-reach, reach + 1, device=out.device)
         offsets = torch.cartesian_prod(axis, axis, axis)
-        for part in torch.nonzero(chosen)[:, 0].split(20000):
+        for part in torch.nonzero(chosen)[:, 0].split(max(1, _AT_ONCE // len(offsets))):
             points, radius = beads.points[part], beads.radius[part]
             wide = radius.clamp(min=half)
             share = (radius / wide) ** 2 * beads.strength[part]

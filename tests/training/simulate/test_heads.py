@@ -76,6 +76,9 @@ def test_an_image_that_is_no_label_map_makes_no_head(
     nib.Nifti1Image(rng.integers(0, 255, (60, 70, 60)).astype(np.int16), np.eye(4)).to_filename(path)  # type: ignore[no-untyped-call]
     assert main(["heads", str(path), "--out", str(tmp_path / "head.npz")]) == 1
     assert "check --scheme" in capsys.readouterr().err
+    nib.Nifti1Image(np.zeros((9, 9, 9, 2), np.int16), np.eye(4)).to_filename(path)  # type: ignore[no-untyped-call]
+    assert main(["heads", str(path), "--out", str(tmp_path / "head.npz")]) == 1
+    assert "is not three-dimensional" in capsys.readouterr().err
     path.write_bytes(b"no image")
     assert main(["heads", str(path), "--out", str(tmp_path / "head.npz")]) == 1
     assert "cannot be read" in capsys.readouterr().err

@@ -70,3 +70,12 @@ def test_a_tube_keeps_its_volume_wherever_it_lies(radius: float, offset: float) 
     beads = Beads(points, torch.full_like(x, radius), torch.ones_like(x))
     volume = float(splat((60, 21, 21), spacing, beads).sum()) * spacing**3
     assert volume == pytest.approx(math.pi * radius**2 * length, rel=0.5)
+
+
+def test_the_widest_vessels_are_drawn_too() -> None:
+    """A sinus on a fine grid is wider than eight voxels."""
+    spacing, radius, length = 0.3, 2.7, 6.0
+    x = torch.arange(15.0, 15.0 + length / spacing, 0.4)
+    points = torch.stack([x, torch.full_like(x, 15.0), torch.full_like(x, 15.0)], 1)
+    drawn = splat((50, 31, 31), spacing, Beads(points, torch.full_like(x, radius), torch.ones_like(x)))
+    assert float(drawn[25].sum()) * spacing**2 == pytest.approx(math.pi * radius**2, rel=0.1)
