@@ -33,6 +33,9 @@ _NO_SKULL_RATIO = 0.7
 _LAYER_MM = 2.0
 _SKULL_DEPTH_MM = (3.0, 15.0)
 _DEEP_MM = 25.0
+#: Signal, over that of tissue, below which a stripped magnitude image shows ripples rather than brain, where more than
+#: a share of its support is so faint, and more than a share of what is faint lies beside background.
+_FAINT, _MOST_FAINT, _MOST_PERFORATED = 0.1, 0.05, 0.8
 #: Largest hole of one slice that is filled, mm².
 _SLICE_HOLE_MM2 = 150.0
 
@@ -79,13 +82,14 @@ def mask_brain(volume: Volume, contrast: Contrast) -> BrainMask:
         If no brain can be found.
     """
     coarse = to_coarse(volume.data, volume.zooms, GRID_MM)
-    support = _support(volume)
+    signal = _signal(volume.data)
+    support = None if signal is None else _outline(signal, volume.zooms)
     stripped = False if support is None else _looks_stripped(coarse, support, contrast)
-    if stripped:
-        return BrainMask(_own_support(volume), "support")
+    if signal is not None and stripped:
+        return BrainMask(_own_support(signal, volume, contrast), "support")
     found = brain_by_thresholds(coarse, contrast)
-    if stripped is None and support is not None and _agrees(found, support):
-        return BrainMask(_own_support(volume), "support")
+    if signal is not None and support is not None and stripped is None and _agrees(found, support):
+        return BrainMask(_own_support(signal, volume, contrast), "support")
     if _plausible(found, coarse.shape):
         return BrainMask(_to_fine(found, volume), "thresholds", (_BY_THRESHOLDS,))
     raise InputError(
@@ -116,13 +120,15 @@ def background_value(data: FloatArray) -> float | None:
     return None
 
 
-def _support(volume: Volume) -> BoolArray | None:
-    """Return the coarse outline of all voxels that are not background, or None without a background."""
-    value = background_value(volume.data)
-    if value is None:
-        return None
-    share = to_coarse(volume.data != value, volume.zooms, GRID_MM)
-    outline = parts_of_size(share > 0.5, 500)
+def _signal(data: FloatArray) -> BoolArray | None:
+    """Return the voxels that are not background, or None without a background."""
+    value = background_value(data)
+    return None if value is None else np.asarray(data != np.float32(value))
+
+
+def _outline(signal: BoolArray, zooms: Point) -> BoolArray | None:
+    """Return the coarse outline of a signal, or None where there is none."""
+    outline = parts_of_size(to_coarse(signal, zooms, GRID_MM) > 0.5, 500)
     return closed(filled(outline), _ZOOMS, 4.0) if outline.any() else None
 
 
@@ -163,18 +169,21 @@ def _agrees(found: BoolArray, support: BoolArray) -> bool:
     return bool((support & ~dilated(found, _ZOOMS, 6.0)).sum() < 0.05 * support.sum())
 
 
-def _own_support(volume: Volume) -> BoolArray:
-    """Return the voxels of an image that are not background, without its holes and specks."""
-    value = background_value(volume.data)
-    support = volume.data != (0.0 if value is None else value)
-    kept = parts_of_size(support, 500 / volume.voxel_volume)
-    return filled(kept, _SLICE_HOLE_MM2 / _pixel_area(volume.zooms))
+def _own_support(signal: BoolArray, volume: Volume, contrast: Contrast) -> BoolArray:
+    """Return the signal of a stripped image without holes, specks and ripples.
 
-
-def _pixel_area(zooms: Point) -> float:
-    """Area of the smallest face of a voxel, mm²."""
-    x, y, z = zooms
-    return min(x * y, y * z, x * z)
+    Resampling after masking leaves ripples around the brain, faint and full of holes. Susceptibility is as faint in
+    tissue, so that a QSM keeps them.
+    """
+    kept = signal
+    if contrast != "qsm":
+        faint = signal & (volume.data < _FAINT * np.percentile(volume.data[signal], 75))
+        if faint.sum() > _MOST_FAINT * signal.sum():
+            # Every second ripple is below zero, and so background by now; lost signal is a solid patch.
+            perforated = faint & np.asarray(ndimage.binary_dilation(~signal))
+            if perforated.sum() > _MOST_PERFORATED * faint.sum():
+                kept = signal & ~faint
+    return filled(parts_of_size(kept, 500 / volume.voxel_volume), volume.zooms, _SLICE_HOLE_MM2)
 
 
 def _plausible(mask: BoolArray, shape: tuple[int, ...]) -> bool:
@@ -188,7 +197,7 @@ def _plausible(mask: BoolArray, shape: tuple[int, ...]) -> bool:
 
 def _to_fine(mask: BoolArray, volume: Volume) -> BoolArray:
     """Bring a coarse mask to the image's grid, without its holes and specks."""
-    solid = filled(mask, _SLICE_HOLE_MM2 / GRID_MM**2).astype(np.float32)
+    solid = filled(mask, _ZOOMS, _SLICE_HOLE_MM2).astype(np.float32)
     fine = from_coarse(solid, volume.data.shape, volume.zooms, GRID_MM) > 0.5
     box = ndimage.find_objects(fine.astype(np.uint8))
     if not box:

@@ -37,6 +37,10 @@ _MIDDLE_MM = (35.0, 45.0, 30.0)
 #: Depth of the brain's middle under the top of the head, mm.
 _MIDDLE_DEPTH_MM = 75.0
 _LARGEST_ML = 2000.0
+#: Voxels across which an unmasked QSM's liveliness is measured, how far such a window reaches beyond what is in it, mm,
+#: and liveliness over that of the middle of the head from which on it is brain.
+_WINDOW, _WINDOW_MM = 5, 4.0
+_LIVELY = 0.35
 #: No head holds so much.
 _TOO_LARGE_ML = 2200.0
 
@@ -157,14 +161,21 @@ def _brain_likeness(found: BoolArray) -> float:
 
 
 def _smooth_part(coarse: FloatArray) -> BoolArray:
-    """Return the largest region of an unmasked QSM that is smoother than the noise around the head."""
-    mean = ndimage.uniform_filter(coarse, 5)
-    variance = ndimage.uniform_filter(coarse**2, 5) - mean**2
+    """Return the brain of a QSM that no mask bounds: calmer than the noise around the head, or livelier than its quiet."""
+    mean = ndimage.uniform_filter(coarse, _WINDOW)
+    variance = ndimage.uniform_filter(coarse**2, _WINDOW) - mean**2
     rough = np.sqrt(np.maximum(variance, 0))
     low, high = (float(v) for v in np.percentile(rough, (1, 99)))
     if high <= low:
         return np.zeros(coarse.shape, dtype=bool)
     calm = rough < otsu(np.clip(rough, low, high))
+    rim = np.ones(coarse.shape, dtype=bool)
+    rim[2:-2, 2:-2] = False
+    if calm[rim].mean() > 0.5:
+        # A map that was resampled or filtered after masking: what surrounds the brain is nearly even.
+        lively = rough > _LIVELY * np.median(rough[tuple(slice(n // 3, n - n // 3) for n in rough.shape)])
+        solid = filled(closed(parts_of_size(lively, 0, share=1.0), _ZOOMS, 6.0))
+        return parts_of_size(eroded(solid, _ZOOMS, _WINDOW_MM), 0, share=1.0)
     core = parts_of_size(eroded(calm, _ZOOMS, 4.0), 0, share=1.0)
     return filled(closed(dilated(core, _ZOOMS, 5.0) & calm, _ZOOMS, 6.0))
 

@@ -105,15 +105,17 @@ def parts_of_size(mask: BoolArray, least: float, share: float = 0.0) -> BoolArra
     return np.asarray(keep[parts])
 
 
-def filled(mask: BoolArray, largest_in_slice: float = 0.0) -> BoolArray:
-    """Fill every hole, and in each slice along each axis holes of at most a number of voxels.
+def filled(mask: BoolArray, zooms: Point = (1.0, 1.0, 1.0), largest_in_slice: float = 0.0) -> BoolArray:
+    """Fill every hole, and in each slice along each axis holes up to a size.
 
     Parameters
     ----------
     mask
         Array of shape (x, y, z).
+    zooms
+        Voxel edges, mm.
     largest_in_slice
-        Holes of a slice up to this many voxels are filled also where they open to the outside in the third
+        Holes of a slice up to this many mm² are filled also where they open to the outside in the third
         direction; 0 fills closed holes alone.
 
     Returns
@@ -133,7 +135,8 @@ def filled(mask: BoolArray, largest_in_slice: float = 0.0) -> BoolArray:
         for axis in range(3):
             plane = _faces()
             plane[tuple(slice(0, 3, 2) if k == axis else slice(None) for k in range(3))] = False
-            found |= _holes(inner, plane, axis=axis, largest=largest_in_slice)
+            pixel = math.prod(zooms[k] for k in range(3) if k != axis)
+            found |= _holes(inner, plane, axis=axis, largest=largest_in_slice / pixel)
         inner |= found
     return out
 

@@ -53,6 +53,9 @@ class NiftiHeader(Protocol):
     def __getitem__(self, field: str) -> Any:  # noqa: ANN401 - scalars and arrays of every type
         """Value of one header field."""
 
+    def copy(self) -> NiftiHeader:
+        """The same fields again."""
+
     def get_data_dtype(self) -> Any:  # noqa: ANN401
         """NumPy type of the stored values, in the file's byte order."""
 

@@ -162,6 +162,11 @@ def _source_affine(header: NiftiHeader, shape: tuple[int, ...], path: Path) -> t
 
 def _form(header: NiftiHeader, which: str) -> Affine | None:
     """Return one affine of a header, or None if it cannot even be computed."""
+    # As the standard says, and as every reader takes it: sizes have no sign, and no handedness is the usual one.
+    header = header.copy()
+    header["pixdim"][1:4] = np.abs(header["pixdim"][1:4])
+    if header["pixdim"][0] not in (-1, 1):
+        header["pixdim"][0] = 1
     try:
         form = header.get_qform() if which == "qform" else header.get_best_affine()
     except Exception:  # noqa: BLE001 - nibabel raises several kinds for broken quaternions

@@ -90,9 +90,13 @@ def _refinement(scans: Sequence[ScanResult], cite: Callable[..., str]) -> str:
 def _failures(scans: Sequence[ScanResult]) -> str:
     """Say on how many scans the registration stopped at the affine, or failed; nothing where it did on none."""
     levels = [_field(scan.sidecar, "RegistrationQuality", "fallback") for scan in scans]
-    texts = {1: "the affine alone", 2: "the position of the head alone"}
+    texts = {
+        1: "on {} by the affine alone",
+        2: "on {} by the position of the head alone",
+        None: "not on {} with too little brain",
+    }
     counts = [(levels.count(level), text) for level, text in texts.items()]
-    said = [f"on {count} of {len(scans)} scans by {text}" for count, text in counts if count]
+    said = [text.format(f"{count} of {len(scans)} scans") for count, text in counts if count]
     return f" ({_join(said)})" if said else ""
 
 

@@ -54,6 +54,10 @@ def test_only_what_is_on_both_sides_is_held_to_be_mineral(contrast: Contrast, si
     one = strength_at(*scan_with([_PALLIDUM], registration, sign), registration, contrast)
     assert both > 0.9
     assert one < 0.2
+    # Stored in another unit, it is the same mineral.
+    volume, brain = scan_with([_PALLIDUM, other], registration, sign)
+    small = replace(volume, data=volume.data * np.float32(1e-8))
+    assert strength_at(small, brain, registration, contrast) > 0.9
 
 
 def test_a_deformation_is_undone() -> None:

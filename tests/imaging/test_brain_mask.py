@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from bids_cmb.errors import InputError
 from bids_cmb.imaging.brain_mask import background_value, mask_brain
@@ -107,6 +108,59 @@ def test_an_unmasked_map_is_parted_from_its_noise():
     found = mask_brain(volume, "qsm")
     assert found.method == "thresholds"
     assert dice(found.mask, inside) > 0.9
+
+
+def moved(volume: Volume) -> Volume:
+    """The image half a voxel on, by cubic splines: they ring around every mask."""
+    data = ndimage.shift(volume.data.astype(np.float64), 0.5, order=3)
+    return Volume(data.astype(np.float32), volume.affine)
+
+
+def test_a_map_that_was_resampled_after_masking_is_parted_from_the_quiet_around_it():
+    volume, inside = susceptibility()
+    resampled = moved(volume)
+    assert background_value(resampled.data) is None
+    found = mask_brain(resampled, "qsm")
+    assert found.method == "thresholds"
+    assert found.warnings
+    assert dice(found.mask, inside) > 0.9
+
+
+@pytest.mark.parametrize("scale", [1, 3, 10])
+def test_ripples_around_a_stripped_image_that_was_resampled_are_not_brain(scale):
+    volume, inside = head((120, 150, 70), (1.5, 1.5, 2.5), stripped=True)
+    rounded = np.rint(np.maximum(moved(volume).data * scale, 0))
+    found = mask_brain(Volume(rounded.astype(np.float32), volume.affine), "gre")
+    assert dice(found.mask, inside) > 0.97
+    outside = ndimage.distance_transform_edt(~inside, sampling=volume.zooms)
+    assert outside[found.mask].max() < 6.0
+
+
+def test_where_signal_is_lost_a_stripped_image_keeps_its_support():
+    volume, inside = head((120, 150, 70), (1.5, 1.5, 2.5), stripped=True)
+    data = volume.data.copy()
+    data[20:100, 100:, 5:25] *= 0.04  # above the frontal sinus: a tenth of the brain
+    np.testing.assert_array_equal(mask_brain(Volume(data, volume.affine), "swi").mask, inside)
+
+
+def test_a_slab_of_a_head_with_a_dark_skull_is_not_taken_for_stripped():
+    volume, inside = head((160, 190, 24), (1.2, 1.2, 3.0))
+    outside_head = volume.data < 15
+    outside_head &= ~ndimage.binary_fill_holes(volume.data.max(axis=2) > 60)[..., None]
+    found = mask_brain(Volume(np.where(outside_head, 0, volume.data), volume.affine), "gre")
+    assert found.method == "thresholds"
+    assert dice(found.mask, inside) > 0.9
+
+
+def test_open_sulci_of_thick_slices_are_no_holes():
+    """A hole of a slice is measured in the slice that it is in: 5 mm of height make a narrow cleft no smaller."""
+    volume, _ = head((160, 180, 30), (1.0, 1.0, 5.0), stripped=True)
+    data = volume.data.copy()
+    cleft = np.s_[76:84, 40:140, 10:20]  # 8 x 50 mm in a coronal slice, 100 x 50 mm in a sagittal one
+    data[cleft] = 0
+    data[76:84, 40:46] = 0  # open in front
+    found = mask_brain(Volume(data, volume.affine), "gre").mask
+    assert found[cleft].mean() < 0.05
 
 
 def test_thin_and_thick_voxels_give_the_same_outline():

@@ -68,13 +68,13 @@ def test_a_small_hole_of_a_slice_is_filled_though_it_opens_to_the_side(axis):
     holed = mask.copy()
     holed[channel] = False
     assert not filled(holed)[14, 14, 14]
-    assert filled(holed, 4)[14, 14, 14]
-    assert not filled(holed, 3)[14, 14, 14]
+    assert filled(holed, largest_in_slice=4)[14, 14, 14]
+    assert not filled(holed, largest_in_slice=3)[14, 14, 14]
 
 
 def test_holes_at_the_edge_of_a_slab_are_filled_in_their_slice():
     slab = np.zeros((30, 30, 3), bool)
     slab[5:25, 5:25] = True
     slab[12:15, 12:15, 0] = False
-    assert filled(slab, 20)[13, 13, 0]
+    assert filled(slab, largest_in_slice=20)[13, 13, 0]
     assert not filled(np.zeros((3, 3, 3), bool)).any()

@@ -340,6 +340,15 @@ def test_odd_pixdim_with_a_sound_sform_does_no_harm(tmp_path, size):
     np.testing.assert_allclose(load_image(path).volume.zooms, (0.9, 0.8, 2.0), rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("qform_code", "place", "value"), [(1, 76, 0.0), (1, 80, -0.9), (0, 76, 0.0), (0, 80, -0.9)]
+)
+def test_without_a_sform_the_place_is_that_of_every_reader(tmp_path, qform_code, place, value):
+    sound = _patched(_save(tmp_path / "scan.nii", _values()), 252, struct.pack("<2h", qform_code, 0))
+    path = _patched(sound, place, struct.pack("<f", value))
+    np.testing.assert_allclose(load_image(path).affine, nib.load(path).affine, atol=1e-5)
+
+
 def test_zero_pixdim_without_any_form_is_refused(tmp_path):
     path = _patched(_save(tmp_path / "scan.nii", _values()), 252, struct.pack("<2h", 0, 0))
     assert "affine" in _refused(_patched(path, 80, struct.pack("<f", 0.0)))

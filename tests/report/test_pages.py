@@ -118,18 +118,23 @@ def test_the_methods_text_names_ants_where_its_registration_was_taken_and_only_t
 
 @pytest.mark.parametrize(
     ("fallback", "said"),
-    [(0, ""), (1, "on 1 of 1 scans by the affine alone"), (2, "by the position of the head alone")],
+    [
+        (0, ""),
+        (1, "on 1 of 1 scans by the affine alone"),
+        (2, "by the position of the head alone"),
+        (None, "not on 1 of 1 scans with too little brain"),
+    ],
 )
-def test_the_methods_text_says_where_registration_failed(tmp_path: Path, fallback: int, said: str) -> None:
-    cases = {
-        "01": [
-            Case("gre", 0, sidecar={"RegistrationQuality": {"similarity": 0.7, "fallback": float(fallback)}})
-        ]
-    }
+def test_the_methods_text_says_where_registration_failed(
+    tmp_path: Path, fallback: int | None, said: str
+) -> None:
+    quality = {"similarity": 0.7} | ({} if fallback is None else {"fallback": float(fallback)})
+    cases = {"01": [Case("gre", 0, sidecar={"RegistrationQuality": quality})]}
     bids, out = write_dataset(tmp_path, cases)
     text = write_subject_page(out, "01", bids_dir=bids).read_text(encoding="utf-8")
     assert said in text
-    assert (" alone)" in text) == (fallback > 0)
+    assert (" alone)" in text) == (fallback in (1, 2))
+    assert ("too little brain" in text) == (fallback is None)
 
 
 def test_scans_at_the_same_counts_lie_side_by_side(tmp_path: Path) -> None:
