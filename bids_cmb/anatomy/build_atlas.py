@@ -120,12 +120,12 @@ def tissue_templates() -> tuple[FloatArray, FloatArray]:
 
 
 def trim_nuclei(labels: DkArray, white: FloatArray) -> DkArray:
-    """Give the rim of thalamus, putamen and caudate back to the white matter where the template shows white matter.
+    """Give the rim of thalamus, putamen, caudate and ventral diencephalon back to what the template shows: white matter.
 
-    The parcellation draws these nuclei generously towards the capsules.
+    The parcellation draws these nuclei generously towards the capsules, and counts the peduncles among the last.
     """
     out = labels.copy()
-    for number in (10, 49, 11, 50, 12, 51):
+    for number in (10, 49, 11, 50, 12, 51, 28, 60):
         mask = labels == number
         rim = mask & (ndimage.distance_transform_edt(mask) <= 2.0) & (white > 0.5)
         out[rim] = 2 if number < 40 else 41

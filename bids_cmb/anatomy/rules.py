@@ -24,8 +24,9 @@ CODE_INDEX = {region[0]: k + 1 for k, region in enumerate(MARS_REGIONS)}
 
 #: White matter this near a lateral ventricle is periventricular, mm.
 PERIVENTRICULAR_MM = 10.0
-#: Pieces of ventricle smaller than this are faults of a parcellation and make nothing periventricular, mm3.
-LEAST_VENTRICLE_MM3 = 20
+#: Pieces smaller than these are faults of a parcellation: of a ventricle, they make nothing periventricular; of deep grey
+#: matter, no internal capsule. mm3 on a grid of 1 mm.
+LEAST_VENTRICLE_MM3, LEAST_NUCLEUS_MM3 = 20, 100
 #: White matter at least this far from the cortical ribbon is deep: beyond the U-fibres, mm.
 SUBCORTICAL_MM = 4.0
 #: Half width of the callosum on either side of the midline, mm.
@@ -96,6 +97,14 @@ def grow_labels(labels: CodeArray, into: BoolArray) -> CodeArray:
     return np.where(into & (labels == 0), labels[tuple(nearest)], labels).astype(np.uint8)
 
 
+def without_specks(mask: BoolArray, least: int) -> BoolArray:
+    """A mask without the pieces of fewer voxels than `least`."""
+    pieces, _ = ndimage.label(mask, np.ones((3, 3, 3)))
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    return np.asarray((sizes >= least)[pieces], bool)
+
+
 def internal_capsule(parcels: Parcels, side: BoolArray) -> BoolArray:
     """White matter between the lentiform nucleus laterally and caudate and thalamus medially, on one side.
 
@@ -115,7 +124,8 @@ def internal_capsule(parcels: Parcels, side: BoolArray) -> BoolArray:
         bool, shape of the grid.
     """
     lentiform = (parcels.striatum | parcels.pallidum) & side
-    grey = lentiform | ((parcels.caudate | parcels.thalamus) & side)
+    # One voxel far off would stretch the hull.
+    grey = without_specks(lentiform | ((parcels.caudate | parcels.thalamus) & side), LEAST_NUCLEUS_MM3)
     capsule = np.zeros_like(grey)
     for k in range(grey.shape[2]):
         if np.count_nonzero(lentiform[:, :, k]) < 40:
@@ -147,17 +157,12 @@ def corpus_callosum(parcels: Parcels) -> BoolArray:
     return core | (parcels.white_matter & reach)
 
 
-def without_specks(ventricle: BoolArray) -> BoolArray:
-    """A ventricle without the pieces that are smaller than `LEAST_VENTRICLE_MM3` (voxels of 1 mm)."""
-    pieces, _ = ndimage.label(ventricle, np.ones((3, 3, 3)))
-    sizes = np.bincount(pieces.ravel())
-    sizes[0] = 0
-    return np.asarray((sizes >= LEAST_VENTRICLE_MM3)[pieces], bool)
-
-
 def deep_white_matter(parcels: Parcels) -> BoolArray:
     """White matter near a lateral ventricle, or beyond the subcortical fibres."""
-    near = parcels.distance_to(without_specks(parcels.lateral_ventricle)) <= PERIVENTRICULAR_MM
+    near = (
+        parcels.distance_to(without_specks(parcels.lateral_ventricle, LEAST_VENTRICLE_MM3))
+        <= PERIVENTRICULAR_MM
+    )
     depth = parcels.distance_to(parcels.cortex > 0)
     # Blades of white matter deeper than the limit come and go with the folds: smooth the limit, not the labels.
     deep = ndimage.gaussian_filter(depth, 1.5) >= SUBCORTICAL_MM

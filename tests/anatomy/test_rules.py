@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from bids_cmb.anatomy.freesurfer import parcels_from_aseg
-from bids_cmb.anatomy.rules import CODE_INDEX, Parcels, deep_white_matter, mars_codes
+from bids_cmb.anatomy.rules import CODE_INDEX, Parcels, deep_white_matter, internal_capsule, mars_codes
 
 SHAPE = (60, 60, 60)
 LEFT = np.broadcast_to(np.arange(SHAPE[0])[:, None, None] < 30, SHAPE)
@@ -53,6 +53,18 @@ def test_specks_of_ventricle_make_no_white_matter_periventricular() -> None:
     deep = deep_white_matter(replace(parcels, lateral_ventricle=ventricle))
     assert deep[20, 12, 12]
     assert not deep[30, 12, 12]
+
+
+def test_a_stray_voxel_of_a_nucleus_does_not_stretch_the_internal_capsule() -> None:
+    nucleus, thalamus = np.zeros(SHAPE, bool), np.zeros(SHAPE, bool)
+    nucleus[8:14, 20:40, 20:30] = True
+    thalamus[20:26, 20:40, 20:30] = True
+    parcels = replace(head(), striatum=nucleus, thalamus=thalamus)
+    capsule = internal_capsule(parcels, LEFT)
+    assert capsule[16, 30, 25]
+    thalamus = thalamus.copy()
+    thalamus[8, 6, 25] = True
+    assert np.array_equal(internal_capsule(replace(parcels, thalamus=thalamus), LEFT), capsule)
 
 
 def test_what_lies_in_the_temporal_horn_is_no_lateral_ventricle() -> None:
