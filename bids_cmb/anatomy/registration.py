@@ -17,6 +17,7 @@ from bids_cmb.anatomy import rigid
 from bids_cmb.anatomy.affine_fit import PRIOR_MEAN, Fit, Look, Pose, evaluate, refine
 from bids_cmb.anatomy.deform import Deformation, Deformed, deform
 from bids_cmb.anatomy.sampling import DoubleArray, Sample, apply_affine, take_sample, undo_affine
+from bids_cmb.anatomy.shading import without_shading
 from bids_cmb.anatomy.syn import deform_with_ants
 from bids_cmb.anatomy.template import Template, load_template
 from bids_cmb.types import Affine, BoolArray, FloatArray, Volume
@@ -222,6 +223,9 @@ def register(
             warnings.append(
                 "The T1w image could not be brought to the scan and was not used to place regions."
             )
+    if believable(fit):
+        fine = without_shading(fine, template, fit)
+        fit = refine(fine.thinned(FINE_POINTS), template, fit.pose, iterations=12)
     if not believable(fit):
         return by_moments(fine, template, fit)
     refined = partial(deform_with_ants, volume, brain_mask) if finer else None

@@ -13,7 +13,15 @@ import pytest
 from scipy import ndimage
 
 from bids_cmb.anatomy import rigid
-from bids_cmb.anatomy.affine_fit import Fit, Pose, composite, linear_derivatives, linear_part, rotation
+from bids_cmb.anatomy.affine_fit import (
+    Fit,
+    Pose,
+    composite,
+    evaluate,
+    linear_derivatives,
+    linear_part,
+    rotation,
+)
 from bids_cmb.anatomy.deform import Deformation, Deformed, lattice
 from bids_cmb.anatomy.locate import edge_zone, find_zones, locate, region_map
 from bids_cmb.anatomy.registration import (
@@ -25,6 +33,7 @@ from bids_cmb.anatomy.registration import (
     tissue_shares,
 )
 from bids_cmb.anatomy.sampling import apply_affine, take_sample
+from bids_cmb.anatomy.shading import without_shading
 from bids_cmb.anatomy.template import load_mars, load_template
 from bids_cmb.types import Affine, BoolArray, Volume
 
@@ -84,6 +93,24 @@ def test_only_a_whole_head_is_tried_with_reversed_axes() -> None:
     ]
     assert [len({pose.flip for pose in poses}) for poses in tried] == [4, 1]
     assert len({float(pose.parameters[2]) for pose in tried[1]}) > 2  # heights
+
+
+def test_shading_is_taken_off_and_the_tissues_stay() -> None:
+    scan, brain = drawn(4)
+    x, y, z = np.indices(scan.data.shape) / 30.0 - 1.0
+    shaded = Volume(
+        (scan.data + np.where(brain, 0.3 * x * y + 0.2 * z**3, 0)).astype(np.float32), scan.affine
+    )
+    template = load_template()
+    plain, sample = (take_sample(volume, brain, spacing_mm=3.0) for volume in (scan, shaded))
+    fit, _ = evaluate(sample, template, Pose(np.zeros(13), (1, 1, 1), np.zeros(3)))
+    inside = plain.inside > 0.5
+
+    def likeness(values: np.ndarray) -> float:
+        return float(np.corrcoef(values[inside, 0], plain.values[inside, 0])[0, 1])
+
+    assert likeness(sample.values) < 0.95
+    assert likeness(without_shading(sample, template, fit).values) > 0.975
 
 
 def test_a_t1w_image_of_something_else_is_left_out_with_a_sentence() -> None:
