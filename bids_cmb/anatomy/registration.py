@@ -37,7 +37,7 @@ FLIP_GAIN = 60.0
 FLIP_SIMILARITY = 0.02
 #: Bounds below which a fit is not believed; ``docs/mars_atlas.md`` says how they were learnt.
 LEAST_SIMILARITY = 0.05
-LEAST_OVERLAP = 0.88
+LEAST_OVERLAP = 0.86
 #: A deformation that folds space more than this, or moves further, is not believed (smallest Jacobian, mm).
 LEAST_JACOBIAN = 0.15
 LARGEST_SHIFT_MM = 25.0
