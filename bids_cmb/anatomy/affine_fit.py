@@ -18,8 +18,8 @@ from bids_cmb.anatomy.template import Template
 from bids_cmb.types import Affine, FloatArray
 
 #: Prior mean of translation (mm), rotation (rad), log scale, shear and thickness of the rim that the mask lacks
-#: (mm). Heads are smaller than the MNI brain by some 7 %,
-#: and differ by some 5 % in each direction.
+#: (mm). Heads are smaller than the MNI brain by some 7 % and differ by some 5 % in each
+#: direction.
 PRIOR_MEAN = np.array([0, 0, 0, 0, 0, 0, 0.07, 0.07, 0.07, 0, 0, 0, 0.0])
 PRIOR_SD = np.array([np.inf, np.inf, np.inf, 0.4, 0.3, 0.4, 0.05, 0.05, 0.05, 0.04, 0.04, 0.04, 2.0])
 #: Longest step of one iteration in each parameter.

@@ -206,7 +206,7 @@ def register(
     fine = take_sample(volume, brain_mask, spacing_mm=FINE_MM)
     coarse = take_sample(volume, brain_mask, spacing_mm=COARSE_MM).thinned(COARSE_POINTS)
     found = search(coarse, coarse_template())
-    fit = refine(fine.thinned(FINE_POINTS), template, found.pose, iterations=12)
+    fit = _fitted(fine, template, found.pose)
     warnings: list[str] = []
     with_t1w = False
     if t1w is not None and believable(fit):
@@ -215,7 +215,7 @@ def register(
         if aligned.similarity >= rigid.LEAST_SIMILARITY:
             extra = rigid.resample(t1w, volume, aligned.matrix)
             both = take_sample(volume, brain_mask, spacing_mm=FINE_MM, extra=extra)
-            joint = refine(both.thinned(FINE_POINTS), template, fit.pose, iterations=12)
+            joint = _fitted(both, template, fit.pose)
             with_t1w = believable(joint)
         if with_t1w:
             fine, fit = both, joint
@@ -225,13 +225,18 @@ def register(
             )
     if believable(fit):
         fine = without_shading(fine, template, fit)
-        fit = refine(fine.thinned(FINE_POINTS), template, fit.pose, iterations=12)
+        fit = _fitted(fine, template, fit.pose)
     if not believable(fit):
         return by_moments(fine, template, fit)
     refined = partial(deform_with_ants, volume, brain_mask) if finer else None
     done = _finish(fine, template, fit, deformable=deformable, refined=refined)
     used = {} if t1w is None else {"t1w_used": float(with_t1w)}
     return replace(done, quality=done.quality | used, warnings=(*warnings, *done.warnings))
+
+
+def _fitted(sample: Sample, template: Template, pose: Pose) -> Fit:
+    """The affine fit at full resolution, from a pose on."""
+    return refine(sample.thinned(FINE_POINTS), template, pose, iterations=12)
 
 
 def believable(fit: Fit) -> bool:

@@ -83,12 +83,12 @@ def mask_brain(volume: Volume, contrast: Contrast) -> BrainMask:
     """
     coarse = to_coarse(volume.data, volume.zooms, GRID_MM)
     signal = _signal(volume.data)
-    support = None if signal is None else _outline(signal, volume.zooms)
+    support = _outline(signal, volume.zooms)
     stripped = False if support is None else _looks_stripped(coarse, support, contrast)
-    if signal is not None and stripped:
+    if stripped:
         return BrainMask(_own_support(signal, volume, contrast), "support")
     found = brain_by_thresholds(coarse, contrast)
-    if signal is not None and support is not None and stripped is None and _agrees(found, support):
+    if support is not None and stripped is None and _agrees(found, support):
         return BrainMask(_own_support(signal, volume, contrast), "support")
     if _plausible(found, coarse.shape):
         return BrainMask(_to_fine(found, volume), "thresholds", (_BY_THRESHOLDS,))
@@ -120,14 +120,16 @@ def background_value(data: FloatArray) -> float | None:
     return None
 
 
-def _signal(data: FloatArray) -> BoolArray | None:
-    """Return the voxels that are not background, or None without a background."""
+def _signal(data: FloatArray) -> BoolArray:
+    """Return the voxels that are not background; none without a background."""
     value = background_value(data)
-    return None if value is None else np.asarray(data != np.float32(value))
+    return np.zeros(data.shape, dtype=bool) if value is None else np.asarray(data != np.float32(value))
 
 
 def _outline(signal: BoolArray, zooms: Point) -> BoolArray | None:
     """Return the coarse outline of a signal, or None where there is none."""
+    if not signal.any():
+        return None
     outline = parts_of_size(to_coarse(signal, zooms, GRID_MM) > 0.5, 500)
     return closed(filled(outline), _ZOOMS, 4.0) if outline.any() else None
 

@@ -89,7 +89,11 @@ def _refinement(scans: Sequence[ScanResult], cite: Callable[..., str]) -> str:
 
 def _failures(scans: Sequence[ScanResult]) -> str:
     """Say on how many scans the registration stopped at the affine, or failed; nothing where it did on none."""
-    levels = [_field(scan.sidecar, "RegistrationQuality", "fallback") for scan in scans]
+    levels = [
+        _field(scan.sidecar, "RegistrationQuality", "fallback")
+        for scan in scans
+        if "RegistrationQuality" in scan.sidecar
+    ]
     texts = {
         1: "on {} by the affine alone",
         2: "on {} by the position of the head alone",

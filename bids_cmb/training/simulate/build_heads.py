@@ -9,6 +9,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from bids_cmb.errors import InputError
+from bids_cmb.training.annotations import read_label_image
 from bids_cmb.training.simulate.heads import FREESURFER, GIF, Head, LabelMap, complete_head, relabel
 from bids_cmb.training.simulate.tissues import Tissue
 from bids_cmb.types import Affine
@@ -85,17 +86,9 @@ def parcellated_head(path: Path, scheme: str, name: str) -> Head:
     InputError
         If the file cannot be read, or lacks the structures that place it in MNI space.
     """
-    import nibabel as nib
-
-    try:
-        image = nib.as_closest_canonical(nib.load(path))
-    except (OSError, EOFError, ValueError, nib.filebasedimages.ImageFileError) as error:
-        raise InputError(f"The label map {path} cannot be read ({error}).") from error
-    if image.ndim < 3 or any(n != 1 for n in image.shape[3:]):
-        raise InputError(f"The label map {path} is not three-dimensional.")
-    numbers = np.asarray(image.dataobj).reshape(image.shape[:3]).astype(np.int32)
+    numbers, grid = read_label_image(path)
     table, cortex = (GIF, 96) if scheme == "gif" else (FREESURFER, 1000)
-    return cropped_head(name, relabel(numbers, table, cortex), np.asarray(image.affine))
+    return cropped_head(name, relabel(numbers, table, cortex), grid.affine)
 
 
 def cropped_head(name: str, labels: LabelMap, affine: Affine) -> Head:
