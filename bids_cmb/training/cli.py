@@ -117,12 +117,6 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument(
         "validation", type=Path, help="folder of scans from other heads: calibration and operating points"
     )
-    train.add_argument(
-        "--stage2-scans",
-        type=Path,
-        help="folder of simulated scans that stage 2 learns from, and stage 1 does not: better than the same scans "
-        "for both (default), which stage 1 knows by heart when it marks their candidates",
-    )
     train.add_argument("--out", type=Path, required=True, help="model folder to write")
     train.add_argument("--name", help="name of the model (default: that of the folder --out)")
     train.add_argument("--seed", type=int, default=1)
@@ -247,24 +241,22 @@ def _train(arguments: argparse.Namespace) -> int:
     from bids_cmb.training.recipe import Recipe, earlier_anatomy, train_model
     from bids_cmb.training.simulate.corpus import heads_in
 
-    folders = [arguments.training, *([arguments.stage2_scans] if arguments.stage2_scans else [])]
-    *corpora, validation = (
+    training, validation = (
         prepare_corpus(folder, processes=arguments.processes, report=_prepared)
-        for folder in (*folders, arguments.validation)
+        for folder in (arguments.training, arguments.validation)
     )
-    counts = [len(scans) for scans in (*corpora, validation)]
-    if not all(counts):
+    if not training or not validation:
         raise UsageError(
-            f"All folders need simulated scans (found {' and '.join(map(str, counts))}); make them with `bids-cmb-train simulate`."
+            f"Both folders need simulated scans (found {len(training)} and {len(validation)}); make them with `bids-cmb-train simulate`."
         )
-    learnt_from = set.union(*map(heads_in, folders), earlier_anatomy(arguments.continue_from))
-    validated_on = heads_in(arguments.validation)
-    shared = learnt_from & validated_on
+    names = [heads_in(folder) for folder in (arguments.training, arguments.validation)]
+    names[0] |= earlier_anatomy(arguments.continue_from)
+    shared = names[0] & names[1]
     if shared:
         raise UsageError(
             f"Training and validation share the head {', '.join(sorted(shared))}; split them by anatomy."
         )
-    corpora, validation, real_scans = with_real_scans(arguments, corpora, validation)
+    training, validation, real_scans = with_real_scans(arguments, training, validation)
     recipe = Recipe(
         arguments.name or arguments.out.resolve().name,
         arguments.seed,
@@ -284,12 +276,11 @@ def _train(arguments: argparse.Namespace) -> int:
     )
     manifest = train_model(
         recipe,
-        corpora[0],
+        training,
         validation,
         arguments.out,
-        stage2_training=corpora[-1],
-        trained_on=sorted(learnt_from),
-        validated_on=sorted(validated_on),
+        trained_on=sorted(names[0]),
+        validated_on=sorted(names[1]),
         command="bids-cmb-train " + shlex.join(sys.argv[1:]),
     )
     _log.info("wrote %s", manifest)

@@ -17,17 +17,12 @@ from bids_cmb.training.scan_candidates import ScanCandidates
 
 #: Share of candidates whose place is kept back in training, and the blur of the others (half the box is 1).
 _PLACES_KEPT_BACK, _PLACE_BLUR = 0.15, 0.05
-#: Share of candidates that are turned in plane by any angle, and of these that are zoomed, with the logarithms of the
-#: least and the greatest zoom: few simulated bleeds are as wide as the largest real ones. All channels are zoomed,
-#: though the symmetry of a bleed twice as wide is another.
-_TURNED, _ZOOMED, _ZOOMS = 0.5, 0.5, (-0.1, 0.9)
+#: Share of candidates that are zoomed, and the logarithms of the least and the greatest zoom: few simulated bleeds are
+#: as wide as the largest real ones. All channels are zoomed, though the symmetry of a bleed twice as wide is another.
+_ZOOMED, _ZOOMS = 0.25, (-0.1, 0.9)
 #: Channels of the image in the near and the wide view, and what is left of the noise in the wide one, whose voxels are
 #: means of four or eight.
 _IMAGES, _NOISE_LEFT = (0, 3), (1.0, 0.4)
-#: Channels of the map of stage 1, and its factors: on new scans stage 1 is surer or less sure than on those it knows.
-_HEATS, _HEAT_FACTORS = (2, 5), (0.7, 1.2)
-#: Logarithms of the exponents that bend the scale of contrast, as echo time and field strength do.
-_EXPONENTS = (-0.3, 0.3)
 
 
 @dataclass(frozen=True)
@@ -133,9 +128,8 @@ class CubeSampler:
         cubes, segmentation = self._moved(
             self._pool.cubes[chosen].float(), self._pool.segmentation[chosen].float()
         )
-        cubes, segmentation = self._turned(cubes, segmentation)
+        cubes, segmentation = self._zoomed(cubes, segmentation)
         cubes[:, _IMAGES] = self._disturbed(cubes[:, _IMAGES])
-        cubes[:, _HEATS] = (cubes[:, _HEATS] * self._uniform(_HEAT_FACTORS, len(cubes))).clamp(max=1.0)
         return cubes, segmentation, self._vague(self._pool.facts[chosen]), self._pool.labels[chosen].float()
 
     def _vague(self, facts: Tensor) -> Tensor:
@@ -158,40 +152,29 @@ class CubeSampler:
         one, other = zip(*moved, strict=True)
         return torch.stack(one), torch.stack(other)
 
-    def _turned(self, cubes: Tensor, segmentation: Tensor) -> tuple[Tensor, Tensor]:
-        """Turn some of the cubes about their middle, in plane, and enlarge (or shrink) some of those in all directions."""
-        chosen = torch.from_numpy(np.flatnonzero(self._rng.random(len(cubes)) < _TURNED))
+    def _zoomed(self, cubes: Tensor, segmentation: Tensor) -> tuple[Tensor, Tensor]:
+        """Enlarge some of the cubes (and shrink a few) about their middle, in all three directions."""
+        chosen = torch.from_numpy(np.flatnonzero(self._rng.random(len(cubes)) < _ZOOMED))
         if not len(chosen):
             return cubes, segmentation
-        logarithm = (self._rng.random(len(chosen)) < _ZOOMED) * self._rng.uniform(*_ZOOMS, len(chosen))
-        angle = self._rng.uniform(0, 2 * np.pi, len(chosen))
-        matrix = np.zeros((len(chosen), 3, 4), np.float32)  # `affine_grid` counts axes from the last
-        matrix[:, 0, 0] = 1
-        matrix[:, 1, 1] = matrix[:, 2, 2] = np.cos(angle)
-        matrix[:, 2, 1] = np.sin(angle)
-        matrix[:, 1, 2] = -matrix[:, 2, 1]
-        matrix *= np.exp(-logarithm)[:, None, None]
-        grid = nn.functional.affine_grid(
-            torch.from_numpy(matrix), [len(chosen), 1, *cubes.shape[2:]], align_corners=False
+        scale = torch.from_numpy(np.exp(-self._rng.uniform(*_ZOOMS, len(chosen))).astype(np.float32))
+        shrink = torch.cat(
+            [torch.diag_embed(scale[:, None].expand(-1, 3)), torch.zeros(len(chosen), 3, 1)], dim=2
         )
+        grid = nn.functional.affine_grid(shrink, [len(chosen), 1, *cubes.shape[2:]], align_corners=False)
 
-        def turned(volumes: Tensor, mode: str) -> Tensor:
-            # The corners are filled with what is nearest: zeros would be the border of a brain.
-            part = nn.functional.grid_sample(volumes[chosen], grid, mode, "border", align_corners=False)
+        def zoomed(volumes: Tensor, mode: str) -> Tensor:
+            part = nn.functional.grid_sample(volumes[chosen], grid, mode, align_corners=False)
             return volumes.index_copy(0, chosen, part)
 
-        return turned(cubes, "bilinear"), turned(segmentation, "nearest")
-
-    def _uniform(self, bounds: tuple[float, float], count: int) -> Tensor:
-        """Draw a factor for each cube, (N, 1, 1, 1, 1)."""
-        return torch.from_numpy(self._rng.uniform(*bounds, (count, 1, 1, 1, 1)).astype(np.float32))
+        return zoomed(cubes, "bilinear"), zoomed(segmentation, "nearest")
 
     def _disturbed(self, image: Tensor) -> Tensor:
         """Change contrast and noise of both views (N, 2, x, y, z) within what scanners do; outside the brain stays 0."""
-        gain = self._uniform((0.7, 1.4), len(image))
-        image = image.sign() * image.abs().pow(self._uniform(_EXPONENTS, len(image)).exp())
-        noisy = torch.from_numpy(self._rng.random((len(image), 1, 1, 1, 1)) < 0.5)
-        deviation = noisy * self._uniform((0, 0.06), len(image))
+        size = (len(image), 1, 1, 1, 1)
+        gain = torch.from_numpy(self._rng.uniform(0.7, 1.4, size).astype(np.float32))
+        share = self._rng.random(size) < 0.5
+        deviation = torch.from_numpy((share * self._rng.uniform(0, 0.06, size)).astype(np.float32))
         noise = torch.from_numpy(self._rng.standard_normal(image.shape, np.float32))
         left = torch.tensor(_NOISE_LEFT).reshape(1, 2, 1, 1, 1)
         return image * gain + noise * deviation * left * (image != 0)

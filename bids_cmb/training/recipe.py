@@ -74,7 +74,6 @@ def train_model(
     validation: Sequence[TrainingScan],
     folder: Path,
     *,
-    stage2_training: Sequence[TrainingScan] | None = None,
     trained_on: Sequence[str],
     validated_on: Sequence[str] = (),
     command: str,
@@ -87,10 +86,6 @@ def train_model(
         What to do.
     training, validation
         Scans of different heads. A training scan that is listed several times is drawn as often as that.
-    stage2_training
-        Scans that stage 2 learns from instead of those of stage 1 (None: the same). Stage 1 knows the scans that it
-        has learnt from by heart and marks few of their mimics: from those, stage 2 learns to believe it (as in any
-        stacking of classifiers, Wolpert 1992).
     folder
         Where weights, manifest and checkpoints go.
     trained_on, validated_on
@@ -111,10 +106,8 @@ def train_model(
     started = time.monotonic()
     resumed = (folder / "stage1.ckpt").exists()  # then the time that it took is not known
     earlier = earlier_networks(recipe)
-    shown = training if stage2_training is None else stage2_training
-    noted = {"recipe": settings_of(recipe), "scans": identities(training), "stage2_scans": identities(shown)}
-    begin(folder, noted)
-    scans, draws = each_once(shown)
+    begin(folder, {"recipe": settings_of(recipe), "scans": identities(training)})
+    scans, draws = each_once(training)
 
     def pace(name: str, steps: int, rate: float) -> Pace:
         return Pace(steps, rate, recipe.device, recipe.processes, folder / f"{name}.ckpt", recipe.precision)
@@ -131,7 +124,7 @@ def train_model(
         CubePool.of(collect_all(recipe, stage1, scans, add_missed=True), draws).save(kept)
     pool = CubePool.load(kept)
     _log.info(
-        "stage 1 done: %d candidates on %d scans for stage 2, %d of them microbleeds (%.0f s)",
+        "stage 1 done: %d candidates on %d training scans, %d of them microbleeds (%.0f s)",
         len(pool.labels),
         len(scans),
         int(pool.labels.sum()),
@@ -172,7 +165,7 @@ def train_model(
         validated_on=validated_on,
         command=command,
         seconds=None if resumed else round(time.monotonic() - started),
-        training_scans=len({id(scan) for scan in (*training, *shown)}),
+        training_scans=len(scans),
     )
 
 

@@ -111,13 +111,13 @@ def add_real_scan_options(parser: argparse.ArgumentParser) -> None:
 
 
 def with_real_scans(
-    arguments: argparse.Namespace, corpora: Sequence[list[TrainingScan]], validation: list[TrainingScan]
-) -> tuple[list[list[TrainingScan]], list[TrainingScan], str]:
-    """Mix a user's scans into each of the corpora of ``train``; also return the name of the dataset, empty without one."""
+    arguments: argparse.Namespace, training: list[TrainingScan], validation: list[TrainingScan]
+) -> tuple[list[TrainingScan], list[TrainingScan], str]:
+    """Mix a user's scans into those of ``train``; also return the name of the dataset, empty without one."""
     if arguments.bids is None:
         if arguments.annotations is not None or arguments.annotation_filter or arguments.derivatives:
             raise UsageError("--annotations, --annotation-filter and --derivatives are of the scans of --bids: name their dataset.")  # fmt: skip
-        return list(corpora), validation, ""
+        return training, validation, ""
     if not 0 < arguments.held_out < 1:
         raise UsageError("--held-out is between 0 and 1.")
     from bids_cmb.training.mixing import load_training_scans, mix, split_subjects
@@ -128,7 +128,7 @@ def with_real_scans(
     loaded, _ = load_training_scans(items, arguments.processes)
     kept, held = split_subjects([i.scan.subject for i, _ in loaded], arguments.held_out, arguments.seed)
     real, held_out = _scans_of(loaded, kept), _scans_of(loaded, held)
-    mixed = [mix(real, simulated, arguments.simulated_share) for simulated in corpora]
+    mixed = mix(real, training, arguments.simulated_share)
     return mixed, [*validation, *held_out], arguments.bids.resolve().name
 
 

@@ -170,26 +170,6 @@ def test_a_recipe_ends_in_a_model_that_loads(tmp_path: Path) -> None:
             earlier_networks(on)
 
 
-def test_stage2_learns_from_scans_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shown: dict[bool, list[str]] = {}
-
-    def noted(recipe: Recipe, stage1: CandidateNet, scans: list[TrainingScan], *, add_missed: bool) -> object:
-        shown[add_missed] = [scan.name for scan in scans]
-        return collect_all(recipe, stage1, scans, add_missed=add_missed)
-
-    monkeypatch.setattr("bids_cmb.training.recipe.collect_all", noted)
-    first, second, held = (made_up("gre", seed) for seed in range(3))
-    recipe = Recipe("tiny", stage1_steps=1, teacher_steps=1, student_steps=1, candidate_threshold=0.0)
-    out = tmp_path / "m"
-    manifest = train_model(
-        recipe, [first], [held], out, stage2_training=[second], trained_on=[], command="none"
-    )
-    assert shown == {True: ["gre1"], False: ["gre2"]}
-    assert load_model(manifest).card["training"]["scans"] == 2
-    with pytest.raises(UsageError, match="other scans or settings"):
-        train_model(recipe, [first], [held], out, trained_on=[], command="none")
-
-
 def test_students_without_a_teacher_begin_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[Student] = []
 

@@ -134,36 +134,16 @@ def test_segmentation_moves_with_its_cube_and_the_void_stays_void(pool: CubePool
     cubes, segmentation, facts, labels = CubeSampler(pool, 4).batch(30)
     assert len(cubes) == len(segmentation) == len(facts) == len(labels) == 30
     sizes = [int(own.sum()) for own in segmentation]
-    assert sizes.count(4 * 5 * 2) >= 10
+    assert sizes.count(4 * 5 * 2) >= 15
     assert max(sizes) > 1.5 * 4 * 5 * 2  # some are zoomed
-    whole = 0
-    for cube, own in zip(cubes, segmentation, strict=True):
+    for cube, own, size in zip(cubes, segmentation, sizes, strict=True):
         inside, outside = cube[:1][own > 0], cube[:1][own == 0]
-        whole += bool(inside.min() > outside.max())
-        # In those that are turned or zoomed, borders between voxels are mixed.
-        assert inside.min() > outside.median()
-        assert inside.mean() > 2 * outside.mean()
+        if size == 4 * 5 * 2:
+            assert inside.min() > outside.max()
+        else:  # borders between voxels are mixed
+            assert inside.min() > outside.median()
+            assert inside.mean() > 2 * outside.mean()
         assert (cube[0] == 0).float().mean() >= 0.3
-    assert 10 <= whole < 30
-
-
-def test_some_cubes_are_turned_by_any_angle(pool: CubePool) -> None:
-    cubes = torch.zeros_like(pool.cubes)
-    cubes[:, :, 13:15, 4:24, 2:8] = 1.0  # a bar
-    moved = CubeSampler(replace(pool, cubes=cubes), 4).batch(60)[0]
-    upright = [
-        min(len(layer.any(dim=i).nonzero()) for i in (0, 1)) <= 6 for layer in (moved[:, 2, :, :, 5] > 0.3)
-    ]
-    assert 20 < sum(upright) < 55
-    assert all(m[2, 12:16, 12:16, 5].max() > 0.3 for m in moved), "they turn about their middle"
-
-
-def test_the_map_of_stage1_varies_alike_in_both_views(pool: CubePool) -> None:
-    heats = torch.full_like(pool.cubes, 0.5)
-    moved = CubeSampler(replace(pool, cubes=heats), 4).batch(60)[0]
-    factors = moved[:, 2].amax(dim=(1, 2, 3)) / 0.5
-    torch.testing.assert_close(factors, moved[:, 5].amax(dim=(1, 2, 3)) / 0.5)
-    assert 0.7 <= factors.min() < 0.85 < 1.05 < factors.max() <= 1.2
 
 
 def test_both_views_change_alike_and_only_their_images(pool: CubePool) -> None:
