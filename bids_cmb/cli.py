@@ -351,7 +351,7 @@ def _check(config: RunConfig) -> None:
         raise UsageError("OUTPUT_DIR is BIDS_DIR itself; name another folder, e.g. derivatives/bids_cmb.")
     if (config.level == "group" or config.reports_only) and not output_dir.is_dir():
         raise UsageError(f"OUTPUT_DIR {output_dir} does not exist; run the participant level first.")
-    check_output_dir(output_dir)
+    check_output_dir(output_dir, to_fill=config.level == "participant")
     work_dir = config.work_dir
     if work_dir is not None and (bids_dir.resolve() in (work_dir.resolve(), *work_dir.resolve().parents)):
         raise UsageError(f"The work folder {work_dir} lies inside BIDS_DIR, which is never written to.")

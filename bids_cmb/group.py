@@ -64,14 +64,7 @@ CMB_COLUMNS: Final[Columns] = {
 LESION_TABLE_COLUMNS: Final[Columns] = {
     **IDENTITY_COLUMNS,
     "scan_contrast": CONTRAST_COLUMN,
-    **{
-        name: {
-            "index": {"Description": "Label in the scan's seg-CMB_dseg."},
-            "name": {"Description": "What it is: CMB, a cerebral microbleed."},
-            **LESION_COLUMN_NOTES,
-        }[name]
-        for name in LESION_COLUMNS
-    },
+    **{name: LESION_COLUMN_NOTES[name] for name in LESION_COLUMNS},
 }
 MARS_COLUMNS: Final[Columns] = {
     **IDENTITY_COLUMNS,

@@ -18,7 +18,8 @@ from bids_cmb.bids.inputs import find_scans
 from bids_cmb.bids.listing import list_subjects
 from bids_cmb.bids.outputs import Provenance, ScanFiles, ScanResult, write_scan
 from bids_cmb.bids.records import record_path
-from bids_cmb.bids.superseded import mark_superseded
+from bids_cmb.bids.results import recorded_subjects
+from bids_cmb.bids.superseded import forget_failures, mark_superseded
 from bids_cmb.bids.validation import check_description
 from bids_cmb.config import ExitCode, RunConfig
 from bids_cmb.errors import UsageError
@@ -238,6 +239,8 @@ def _process_all(
         ]
         for note in mark_superseded(config.output_dir, scans):
             _log.warning("%s", note)
+        for note in forget_failures(config.output_dir, config.bids_dir, config.participant_labels):
+            log.say(note)
         to_do = [job for job in jobs if config.force or not is_current(job)]
         log.begin(config, total=len(to_do), scans=[job.name for job in to_do], **facts)
         skipped = len(jobs) - len(to_do)
@@ -245,7 +248,12 @@ def _process_all(
             log.say(f"{skipped} of {len(jobs)} scans are complete and current; --force redoes them.")
         busy = {job.scan.subject for job in to_do}
         idle = sorted({job.scan.subject for job in jobs} - busy) if config.report else []
-        pages = [label for label in idle if not (config.output_dir / f"sub-{label}.html").exists()]
+        # Whether a page that is there has a viewer, nothing says: one that is asked for is made.
+        pages = [
+            label
+            for label in idle
+            if config.report_viewer or not (config.output_dir / f"sub-{label}.html").exists()
+        ]
         tally = carry_out(config, workers, log, scans=to_do, skipped=skipped, reports=pages)
         tally.failures.extend(unreadable)
         log.conclude(tally.closing_lines(config))
@@ -254,7 +262,8 @@ def _process_all(
 
 def _make_reports(config: RunConfig, work: Callable[[Job], Outcome]) -> ExitCode:
     """Make the pages of all subjects in the output folder, or of those that are asked for."""
-    present = list_subjects(config.output_dir)
+    # Subjects whose scans have all failed have a page too, and only records.
+    present = sorted({*list_subjects(config.output_dir), *recorded_subjects(config.output_dir)})
     missing = sorted(set(config.participant_labels) - set(present))
     if missing or not present:
         names = ", ".join(f"sub-{label}" for label in missing) or "any subject"

@@ -16,6 +16,7 @@ from conftest import head_image
 
 import bids_cmb
 from bids_cmb.bids.records import record_path
+from bids_cmb.bids.superseded import forget_failures
 from bids_cmb.cli import main, parse
 from bids_cmb.participant import run_participant
 
@@ -381,3 +382,47 @@ def test_ten_processes_write_into_one_folder_what_one_process_writes(dataset: Ma
     for out in (together, alone):
         assert main([str(raw), str(out), "group", "--no-report"]) == 0
     assert contents(together) == contents(alone)
+
+
+def test_a_failed_image_that_is_gone_no_longer_counts(dataset: Make, run_here: Run, tmp_path: Path) -> None:
+    bad, good = (f"sub-01/anat/sub-01_{entities}_T2starw.nii.gz" for entities in ("acq-crash", "run-2"))
+    raw, out = dataset({bad: None, good: None}), tmp_path / "out"
+    assert run_here(raw, out) == 1
+    record = record_path(out, "sub-01_acq-crash_T2starw")
+    assert record.is_file()
+    # On another copy that holds other subjects, nothing is known of this one.
+    elsewhere = tmp_path / "elsewhere" / "sub-02" / "anat"
+    elsewhere.mkdir(parents=True)
+    assert forget_failures(out, tmp_path / "elsewhere", []) == []
+    assert forget_failures(out, raw, ["02"]) == []
+    assert record.is_file()
+    # A link to data that was dropped is still an image of the dataset.
+    (raw / bad).unlink()
+    (raw / bad).symlink_to("nowhere")
+    assert forget_failures(out, raw, []) == []
+    (raw / bad).unlink()
+    assert run_here(raw, out) == 0
+    assert not record.exists()
+    assert "acq-crash" not in (out / "sub-01.html").read_text()
+    assert main([str(raw), str(out), "group"]) == 0
+    assert "acq-crash" not in (out / "group_cmb.tsv").read_text()
+
+
+def test_pages_of_subjects_whose_scans_all_failed_can_be_made_again(
+    dataset: Make, run_here: Run, tmp_path: Path
+) -> None:
+    raw, out = dataset({"sub-01/anat/sub-01_acq-crash_T2starw.nii.gz": None}), tmp_path / "out"
+    assert run_here(raw, out) == 1
+    (out / "sub-01.html").unlink()
+    assert run_here(raw, out, "--reports-only", "--participant-label", "01") == 0
+    assert (out / "sub-01.html").is_file()
+
+
+def test_a_viewer_that_is_asked_for_later_is_made(dataset: Make, run_here: Run, tmp_path: Path) -> None:
+    raw, out = dataset({"sub-01/anat/sub-01_T2starw.nii.gz": None}), tmp_path / "out"
+    assert run_here(raw, out) == 0
+    (out / "sub-01.html").write_text("plain")
+    assert run_here(raw, out) == 0
+    assert (out / "sub-01.html").read_text() == "plain"
+    assert run_here(raw, out, "--report-viewer") == 0
+    assert (out / "sub-01.html").read_text() != "plain"

@@ -30,6 +30,9 @@ IGNORED: Final = (
     "*_xfm.*",
 )
 
+#: What tells a folder of results whose description is gone from other datasets.
+_OUR_FILES: Final = ("seg-MARS_dseg.tsv", "logs/scans")
+
 _COLOURS: Final = {"infratentorial": (64, 110, 200), "deep": (214, 96, 60), "lobar": (70, 150, 90)}
 
 README: Final = """# Cerebral microbleeds found by bids_cmb
@@ -59,8 +62,15 @@ descends from a raw dataset into its derivatives does not read that list and rep
 """
 
 
-def check_output_dir(output_dir: Path) -> None:
+def check_output_dir(output_dir: Path, *, to_fill: bool = True) -> None:
     """Make sure that an output folder is new, empty, or one of ours.
+
+    Parameters
+    ----------
+    output_dir
+        The folder.
+    to_fill
+        Whether subjects' results will be written: then a dataset without a description must be ours by other files.
 
     Raises
     ------
@@ -73,13 +83,28 @@ def check_output_dir(output_dir: Path) -> None:
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise UsageError(f"OUTPUT_DIR {output_dir} cannot be written to; name another folder, or mount it.")
     description = output_dir / "dataset_description.json"
-    content, problem = load_json_object(description) if description.exists() else ({}, "")
-    if content and not problem and _generator(content) not in SOFTWARE_NAMES:
-        owner = _generator(content) or content.get("Name") or "something else"
+    instead = "name a folder of its own, e.g. derivatives/bids_cmb."
+    if not os.path.lexists(description):
+        ours = any((output_dir / name).exists() for name in _OUR_FILES)
+        # What a run that was killed left unfinished begins with a point.
+        strange = (file for file in output_dir.glob("sub-*/**/*.*") if not file.name.startswith("."))
+        if to_fill and not ours and any(strange):
+            raise UsageError(
+                f"OUTPUT_DIR {output_dir} holds subjects that are not results of bids_cmb; {instead}"
+            )
+        return
+    content, problem = load_json_object(description)
+    if problem or not content:
+        # A crash of the machine may leave an empty file; anything else is somebody's.
+        if description.is_file() and description.stat().st_size == 0:
+            return
         raise UsageError(
-            f"OUTPUT_DIR {output_dir} already holds a dataset of {owner}; name a folder of its own, "
-            "e.g. derivatives/bids_cmb."
+            f"OUTPUT_DIR {output_dir} already holds a dataset whose dataset_description.json cannot be read; "
+            f"mend that file, or {instead}"
         )
+    if _generator(content) not in SOFTWARE_NAMES:
+        owner = _generator(content) or content.get("Name") or "something else"
+        raise UsageError(f"OUTPUT_DIR {output_dir} already holds a dataset of {owner}; {instead}")
 
 
 def _generator(description: Mapping[str, Any]) -> str | None:

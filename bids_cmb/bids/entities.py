@@ -28,6 +28,8 @@ LONG_NAMES: Mapping[str, str] = {
     "subject": "sub",
     "session": "ses",
     "acquisition": "acq",
+    "nucleus": "nuc",
+    "volume": "voi",
     "ceagent": "ce",
     "tracer": "trc",
     "staining": "stain",

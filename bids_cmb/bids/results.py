@@ -91,6 +91,11 @@ def read_outcomes(output_dir: Path) -> Iterator[ScanOutcome]:
         yield from sorted(found.values(), key=lambda scan: (scan.session_id or "", scan.source or ""))
 
 
+def recorded_subjects(output_dir: Path) -> set[str]:
+    """Labels of the subjects that records of scans speak of, those without any results too."""
+    return {participant.removeprefix("sub-") for participant, _ in _read_records(output_dir / FOLDER)}
+
+
 def _read_records(folder: Path) -> dict[tuple[str, str], ScanRecord]:
     records: dict[tuple[str, str], ScanRecord] = {}
     for name in names_in(folder):

@@ -1,7 +1,8 @@
-"""Results of an image that is no longer the one of its acquisition: another echo, part or reconstruction was chosen."""
+"""Records that no longer hold: another image of the acquisition was chosen, or one that failed is gone."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -51,4 +52,41 @@ def mark_superseded(output_dir: Path, scans: Sequence[Scan]) -> list[str]:
             with suppress(OSError):
                 (output_dir / f"{record.participant_id}.html").unlink()  # it is made anew
             notes.append(f"The earlier results of {record.name} no longer count: {instead} is used instead.")
+    return notes
+
+
+def forget_failures(output_dir: Path, bids_dir: Path, subjects: Sequence[str]) -> list[str]:
+    """Remove the records of failed images that are gone, while their subject is in the dataset: nobody could mend them.
+
+    Results that are there are kept, and so are failures of images that are links to data that was dropped.
+
+    Parameters
+    ----------
+    output_dir, bids_dir
+        The output folder, and the dataset that the images came from.
+    subjects
+        Labels of the subjects to look at; empty for all.
+
+    Returns
+    -------
+    list of str
+        A sentence for each.
+    """
+    prefix, notes = "bids:raw:", []
+    for name in names_in(output_dir / FOLDER):
+        record = read_record(output_dir / FOLDER / name)
+        if record is None or record.status != "failed" or not record.source.startswith(prefix):
+            continue
+        if subjects and record.participant_id.removeprefix("sub-") not in subjects:
+            continue
+        # A run on another copy of the dataset, of a few subjects, says nothing about the others.
+        known = (bids_dir / record.participant_id).is_dir()
+        if not known or os.path.lexists(bids_dir / record.source.removeprefix(prefix)):
+            continue
+        with suppress(OSError):
+            (output_dir / FOLDER / name).unlink()
+            (output_dir / f"{record.participant_id}.html").unlink(missing_ok=True)  # it is made anew
+            notes.append(
+                f"{record.source.removeprefix(prefix)} failed earlier and is gone from the dataset: it no longer counts."
+            )
     return notes

@@ -49,8 +49,10 @@ CONTRAST_COLUMN: Final[Mapping[str, Any]] = {
 _REGION_LEVELS = {code: name for code, name, _ in MARS_REGIONS}
 _POINT = {axis: f"Centre of the microbleed along {axis} in the image's own RAS+ world." for axis in "xyz"}
 
-#: Descriptions of the columns for JSON sidecars; ``index`` and ``name`` are defined by BIDS itself.
+#: Descriptions of the columns for JSON sidecars.
 LESION_COLUMN_NOTES: Final[Mapping[str, Mapping[str, Any]]] = {
+    "index": {"Description": "Label in the scan's seg-CMB_dseg."},
+    "name": {"Description": "What it is: CMB, a cerebral microbleed."},
     "probability": {"Description": "Calibrated probability, 0 to 1, that this is a microbleed."},
     "certainty": {
         "Description": "Grade in the manner of the Microbleed Anatomical Rating Scale: definite from the probability "
@@ -98,6 +100,10 @@ LESION_COLUMN_NOTES: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 CANDIDATE_COLUMN_NOTES: Final[Mapping[str, Mapping[str, Any]]] = {
     **LESION_COLUMN_NOTES,
+    "index": {"Description": "Label in the scan's seg-candidates_dseg."},
+    "name": {
+        "Description": "What it is: CMB, a cerebral microbleed, or a candidate that was not taken for one."
+    },
     "probability": {
         "Description": "Final calibrated probability; below the operating point if removed, 0 where it cannot be a microbleed."
     },

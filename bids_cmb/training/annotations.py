@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
+from scipy.spatial.distance import pdist
 
 from bids_cmb.bids.entities import DERIVED_ENTITIES, BidsFile, as_file, same_value
 from bids_cmb.errors import InputError, UsageError
@@ -21,6 +23,8 @@ from bids_cmb.types import Scan
 _KINDS = (("dseg", (".nii.gz", ".nii")), ("mask", (".nii.gz", ".nii")), (None, (".tsv",)))
 #: ``label`` and ``seg`` values (small letters) that name microbleeds; files with others are something else.
 _NAMES = frozenset({"cmb", "cmbs", "microbleed", "microbleeds", "mb", "lesion", "lesions", "bleed", "bleeds"})
+#: A microbleed is no wider than this, mm: a label with parts further apart is a class of lesions.
+_WIDEST = 10.0
 #: Words in a table that say no.
 _NO = frozenset({"0", "no", "false", "n"})
 
@@ -180,6 +184,8 @@ def _outlined(path: Path, grid: Grid) -> tuple[Reference, ...]:
     is_mask = path.name.partition(".")[0].endswith("_mask")
     if is_mask or np.unique(labels[labels != 0]).size == 1:
         labels = label_components(labels != 0)
+    else:
+        labels = _without_classes(labels, own)
     here = components(on_grid(labels, own, grid), grid)
     lost = set(np.unique(labels).tolist()) - {0} - {c.label for c in here}
     # A lesion between the voxels of a coarser image, or beyond it, is still a place.
@@ -188,6 +194,25 @@ def _outlined(path: Path, grid: Grid) -> tuple[Reference, ...]:
         *(Reference(c.position, c.volume, c.voxels) for c in here),
         *(Reference(c.position, c.volume) for c in points),
     )
+
+
+def _without_classes(labels: npt.NDArray[np.int32], grid: Grid) -> npt.NDArray[np.int32]:
+    """Number the lesions of a label map; of a label that is a class (definite, possible), each part is a lesion."""
+    numbered = np.zeros_like(labels)
+    zooms = np.linalg.norm(grid.affine[:3, :3], axis=0)
+    count = 0
+    values = np.unique(labels[labels != 0])
+    for value in values:
+        own = labels == value
+        box = ndimage.find_objects(own.astype(np.int8))[0]
+        parts = label_components(own[box])
+        last = int(parts.max())
+        centres = np.array(ndimage.center_of_mass(own[box], parts, range(1, last + 1))) * zooms
+        if last == 1 or pdist(centres).max() <= _WIDEST:
+            parts, last = own[box].astype(np.int32), 1
+        numbered[box][parts > 0] = count + parts[parts > 0]
+        count += last
+    return numbered
 
 
 def _points(path: Path) -> tuple[Reference, ...]:

@@ -91,6 +91,27 @@ def test_another_dataset_is_not_written_into(tmp_path: Path, content: str) -> No
         check_output_dir(tmp_path)
 
 
+@pytest.mark.parametrize("content", ['{"Name": "My study", "BIDSVersion": "1.8.0",}', "[]", "{}"])
+def test_a_dataset_with_a_damaged_description_keeps_it(tmp_path: Path, content: str) -> None:
+    (tmp_path / "dataset_description.json").write_text(content)
+    with pytest.raises(UsageError, match="cannot be read"):
+        check_output_dir(tmp_path)
+
+
+def test_a_dataset_whose_description_is_not_there_is_not_written_into(tmp_path: Path) -> None:
+    (tmp_path / "sub-01" / "anat").mkdir(parents=True)
+    check_output_dir(tmp_path)
+    (tmp_path / "sub-01" / "anat" / "sub-01_T2starw.nii.gz").symlink_to("not/fetched")
+    with pytest.raises(UsageError, match="not results of bids_cmb"):
+        check_output_dir(tmp_path)
+    check_output_dir(tmp_path, to_fill=False)  # the group level takes results that were put together by hand
+    (tmp_path / "seg-MARS_dseg.tsv").write_text("")
+    check_output_dir(tmp_path)
+    (tmp_path / "dataset_description.json").symlink_to(".git/annex/objects/x")
+    with pytest.raises(UsageError, match="cannot be read"):
+        check_output_dir(tmp_path)
+
+
 def test_a_description_that_a_crash_left_broken_is_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / "dataset_description.json").write_text("")
     check_output_dir(tmp_path)

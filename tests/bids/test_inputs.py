@@ -205,6 +205,8 @@ def test_filters_take_labels_as_the_command_line_does_and_say_when_nothing_passe
     )
     assert found(root, filters={"gre": {"session": "ses-a"}, "swi": {"session": "a"}}) == found(root)
     assert found(root, filters={"gre": {"run": "Query.NONE", "session": ["Query.ANY"]}}) == found(root)
+    for extension in ("nii.gz", ".nii.gz", [".nii", "nii.gz"], "*"):
+        assert found(root, filters={"gre": {"extension": extension, "nucleus": None}}) == found(root)
     assert caplog.text == ""
     assert set(found(root, filters={"gre": {"session": "b"}}).values()) == {"swi"}
     assert "The filter for gre passes no image." in caplog.text

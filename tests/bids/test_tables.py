@@ -7,6 +7,7 @@ import pytest
 
 from bids_cmb.bids.tables import (
     CANDIDATE_COLUMN_NOTES,
+    CANDIDATE_COLUMNS,
     format_cell,
     read_table,
     table_text,
@@ -78,6 +79,7 @@ def test_numbers_in_cells() -> None:
 
 
 def test_every_fate_of_a_candidate_is_explained() -> None:
+    assert set(CANDIDATE_COLUMN_NOTES) == set(CANDIDATE_COLUMNS)
     levels = CANDIDATE_COLUMN_NOTES["fate"]["Levels"]
     rules = {"outside_brain", "too_large", "negative_susceptibility", "low_contrast", "edge"}
     assert set(levels) == {"accepted", "stage2", *rules, *ZONE_PENALTY}

@@ -50,6 +50,27 @@ def test_a_mask_with_several_values_is_a_mask(tmp_path: Path) -> None:
     assert np.allclose(sorted(r.position for r in references), expected, atol=1.6)
 
 
+def test_a_label_map_of_classes_has_a_lesion_for_each_part(tmp_path: Path) -> None:
+    images, marks = make_tiny_dataset(tmp_path, {"1": "dseg"})
+    (item,), _ = annotated_scans(images, marks)
+    image = nib.load(item.annotation)
+    labels = np.asarray(image.dataobj)
+    expected = sorted(x.position for x in tiny_scan(0).lesions)
+    for classes in (
+        np.where(labels == 3, 2, labels > 0),
+        np.where(labels == 3, 7, -(labels > 0).astype(int)),
+    ):
+        nib.Nifti1Image(classes.astype(np.int16), image.affine).to_filename(item.annotation)
+        _, references, _ = load_annotated(item)
+        assert np.allclose(sorted(r.position for r in references), expected, atol=1.6)
+    # Two pieces of one bleed that lie side by side are one.
+    pieces = np.zeros_like(labels)
+    pieces[20, 20, 10] = pieces[22, 20, 10] = 1
+    pieces[35, 20, 10] = 2
+    nib.Nifti1Image(pieces.astype(np.int16), image.affine).to_filename(item.annotation)
+    assert len(load_annotated(item)[1]) == 2
+
+
 def test_a_scan_without_annotation_is_left_out_and_an_empty_one_is_bleed_free(tmp_path: Path) -> None:
     images, marks = make_tiny_dataset(tmp_path, {"1": "mask", "2": "none"}, bleeds=0)
     items, notes = annotated_scans(images, marks)
