@@ -237,8 +237,9 @@ def _simulate(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
+    from bids_cmb.detector.weights import load_model
     from bids_cmb.training.prepared import prepare_corpus
-    from bids_cmb.training.recipe import Recipe, earlier_anatomy, train_model
+    from bids_cmb.training.recipe import Recipe, earlier_anatomy, known_subjects, train_model
     from bids_cmb.training.simulate.corpus import heads_in
 
     training, validation = (
@@ -256,7 +257,9 @@ def _train(arguments: argparse.Namespace) -> int:
         raise UsageError(
             f"Training and validation share the head {', '.join(sorted(shared))}; split them by anatomy."
         )
-    training, validation, real_scans = with_real_scans(arguments, training, validation)
+    training, validation, real_scans, subjects = with_real_scans(arguments, training, validation)
+    if arguments.continue_from is not None:
+        subjects |= known_subjects(load_model(arguments.continue_from))
     recipe = Recipe(
         arguments.name or arguments.out.resolve().name,
         arguments.seed,
@@ -281,6 +284,7 @@ def _train(arguments: argparse.Namespace) -> int:
         arguments.out,
         trained_on=sorted(names[0]),
         validated_on=sorted(names[1]),
+        subjects=subjects,
         command="bids-cmb-train " + shlex.join(sys.argv[1:]),
     )
     _log.info("wrote %s", manifest)

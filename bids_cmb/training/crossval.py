@@ -17,8 +17,9 @@ from bids_cmb.detector.weights import Model, load_model
 from bids_cmb.errors import BidsCmbError, InputError, UsageError
 from bids_cmb.evaluation.cases import ScanPair
 from bids_cmb.training.datasets import AnnotatedScan, detected_pair, left_out_because
-from bids_cmb.training.finetune import FinetuneRecipe, finetune, subject_names
-from bids_cmb.training.mixing import split_subjects
+from bids_cmb.training.finetune import FinetuneRecipe, finetune
+from bids_cmb.training.mixing import split_subjects, subject_names
+from bids_cmb.training.recipe import known_subjects
 from bids_cmb.training.samples import TrainingScan
 
 _log = logging.getLogger(__name__)
@@ -87,9 +88,7 @@ def cross_validate(
     Operating points are chosen on subjects that are neither trained on nor judged.
     """
     subjects = [item.scan.subject for item, _ in loaded]
-    if known := sorted(
-        subject_names(dataset, subjects) & set(base.card.get("training", {}).get("subjects", ()))
-    ):
+    if known := sorted(subject_names(dataset, subjects) & known_subjects(base)):
         raise UsageError(
             f"{base.name} has learnt from {known[0]} and {len(known) - 1} more of these subjects: start from a model that has not (--model)."
         )

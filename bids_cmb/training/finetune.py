@@ -96,7 +96,7 @@ def finetune(
     folder
         Where weights, manifest (.json), card (README.md) and checkpoints go.
     simulated_heads, subjects, dataset, command
-        For the manifest: heads of the simulated scans, whose the real ones are (`subject_names`), name of their
+        For the manifest: heads of the simulated scans, whose the real ones are (`bids_cmb.training.mixing.subject_names`), name of their
         dataset, what was run.
 
     Returns
@@ -169,11 +169,6 @@ def finetune(
     manifest = save_model(folder, card, stage1, student)
     (folder / "README.md").write_text(_card_text(card), encoding="utf-8")
     return manifest
-
-
-def subject_names(dataset: str, subjects: Collection[str]) -> set[str]:
-    """Subjects of a dataset as manifests name them."""
-    return {f"{dataset}/sub-{subject}" for subject in subjects}
 
 
 def _student(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import chain
 from math import floor
@@ -38,6 +38,11 @@ def split_subjects(subjects: Sequence[str], share: float, seed: int) -> tuple[se
     order = np.random.default_rng(seed).permutation(len(names))
     held = {names[i] for i in order[:count]}
     return set(names) - held, held
+
+
+def subject_names(dataset: str, subjects: Collection[str]) -> set[str]:
+    """Subjects of a dataset as manifests name them."""
+    return {f"{dataset}/sub-{subject}" for subject in subjects}
 
 
 def mix(real: Sequence[TrainingScan], simulated: Sequence[TrainingScan], share: float) -> list[TrainingScan]:

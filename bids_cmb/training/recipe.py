@@ -7,7 +7,7 @@ import logging
 import time
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ import torch
 
 from bids_cmb import __version__
 from bids_cmb.detector.networks import CandidateNet, Student, Teacher
-from bids_cmb.detector.weights import find_manifest, load_model, save_model
+from bids_cmb.detector.weights import Model, find_manifest, load_model, save_model
 from bids_cmb.errors import InputError
 from bids_cmb.training.calibrate import (
     choose_candidate_threshold,
@@ -76,6 +76,7 @@ def train_model(
     *,
     trained_on: Sequence[str],
     validated_on: Sequence[str] = (),
+    subjects: Collection[str] = (),
     command: str,
 ) -> Path:
     """Train, calibrate and save a detector.
@@ -90,6 +91,8 @@ def train_model(
         Where weights, manifest and checkpoints go.
     trained_on, validated_on
         Sources of the anatomy, for the manifest.
+    subjects
+        Whose the real scans are (`bids_cmb.training.mixing.subject_names`), those of an earlier training too.
     command
         What was run, for the manifest.
 
@@ -163,6 +166,7 @@ def train_model(
         folder,
         trained_on=trained_on,
         validated_on=validated_on,
+        subjects=subjects,
         command=command,
         seconds=None if resumed else round(time.monotonic() - started),
         training_scans=len(scans),
@@ -261,6 +265,11 @@ def earlier_anatomy(folder: Path | None) -> set[str]:
     return set() if folder is None else set(load_model(folder).card.get("training", {}).get("anatomy", []))
 
 
+def known_subjects(model: Model) -> set[str]:
+    """Subjects whose real scans trained or calibrated a model, by its manifest."""
+    return set(model.card.get("training", {}).get("subjects", ()))
+
+
 def collect_all(
     recipe: Recipe, stage1: CandidateNet, scans: Sequence[TrainingScan], *, add_missed: bool
 ) -> list[ScanCandidates]:
@@ -291,6 +300,7 @@ def finish_model(
     *,
     trained_on: Sequence[str],
     validated_on: Sequence[str],
+    subjects: Collection[str],
     command: str,
     seconds: int | None,
     training_scans: int,
@@ -335,6 +345,7 @@ def finish_model(
             "recipe": asdict(recipe),
             "anatomy": list(trained_on),
             "validation_anatomy": list(validated_on),
+            **({"subjects": sorted(subjects)} if subjects else {}),
             "scans": training_scans,
             "command": command,
             "seconds": seconds,

@@ -15,6 +15,7 @@ from bids_cmb.cli import at_least
 from bids_cmb.errors import BidsCmbError, InputError, UsageError
 
 if TYPE_CHECKING:
+    from bids_cmb.detector.weights import Model
     from bids_cmb.evaluation.evaluate import Part
     from bids_cmb.evaluation.page import Failure
     from bids_cmb.training.datasets import AnnotatedScan
@@ -112,15 +113,15 @@ def add_real_scan_options(parser: argparse.ArgumentParser) -> None:
 
 def with_real_scans(
     arguments: argparse.Namespace, training: list[TrainingScan], validation: list[TrainingScan]
-) -> tuple[list[TrainingScan], list[TrainingScan], str]:
-    """Mix a user's scans into those of ``train``; also return the name of the dataset, empty without one."""
+) -> tuple[list[TrainingScan], list[TrainingScan], str, set[str]]:
+    """Mix a user's scans into those of ``train``; also return the name of the dataset, empty without one, and whose they are."""
     if arguments.bids is None:
         if arguments.annotations is not None or arguments.annotation_filter or arguments.derivatives:
             raise UsageError("--annotations, --annotation-filter and --derivatives are of the scans of --bids: name their dataset.")  # fmt: skip
-        return training, validation, ""
+        return training, validation, "", set()
     if not 0 < arguments.held_out < 1:
         raise UsageError("--held-out is between 0 and 1.")
-    from bids_cmb.training.mixing import load_training_scans, mix, split_subjects
+    from bids_cmb.training.mixing import load_training_scans, mix, split_subjects, subject_names
 
     if arguments.annotations is None:
         raise UsageError("--bids needs --annotations, the derivatives dataset that marks the lesions.")
@@ -129,7 +130,26 @@ def with_real_scans(
     kept, held = split_subjects([i.scan.subject for i, _ in loaded], arguments.held_out, arguments.seed)
     real, held_out = _scans_of(loaded, kept), _scans_of(loaded, held)
     mixed = mix(real, training, arguments.simulated_share)
-    return mixed, [*validation, *held_out], arguments.bids.resolve().name
+    name = arguments.bids.resolve().name
+    if arguments.continue_from is not None:
+        from bids_cmb.detector.weights import load_model
+
+        warn_of_known(load_model(arguments.continue_from), subject_names(name, held))
+    return mixed, [*validation, *held_out], name, subject_names(name, kept | held)
+
+
+def warn_of_known(base: Model, held: set[str]) -> None:
+    """Say so where the scans that will calibrate may have trained the model that a training goes on from."""
+    from bids_cmb.training.recipe import known_subjects
+
+    if known := sorted(held & known_subjects(base)):
+        _log.warning(
+            "%s was made with %s and %d more of the subjects that are held out: probabilities and operating points "
+            "may flatter.",
+            base.name,
+            known[0],
+            len(known) - 1,
+        )
 
 
 def _scans_of(loaded: Sequence[tuple[AnnotatedScan, TrainingScan]], subjects: set[str]) -> list[TrainingScan]:
@@ -285,14 +305,15 @@ def _simulated(arguments: argparse.Namespace) -> tuple[list[TrainingScan], set[s
 
 def _finetune(arguments: argparse.Namespace) -> int:
     from bids_cmb.detector.weights import load_model
-    from bids_cmb.training.finetune import finetune, subject_names
-    from bids_cmb.training.mixing import describe, load_training_scans, split_subjects
+    from bids_cmb.training.finetune import finetune
+    from bids_cmb.training.mixing import describe, load_training_scans, split_subjects, subject_names
 
     recipe, base = _recipe(arguments), load_model(arguments.model)
     items, _ = find_items(arguments, arguments.bids_dir)
     loaded, _ = load_training_scans(items, recipe.processes)
     kept, held = split_subjects([item.scan.subject for item, _ in loaded], recipe.held_out, recipe.seed)
     training, held_out = _scans_of(loaded, kept), _scans_of(loaded, held)
+    warn_of_known(base, subject_names(arguments.bids_dir.resolve().name, held))
     simulated, heads = _simulated(arguments)
     for word, scans in (("training", training), ("held out", held_out), ("simulated", simulated)):
         _log.info("%s: %s", word, describe(scans))

@@ -99,6 +99,11 @@ def test_a_fine_tuned_model_is_a_folder_that_the_command_takes(
     cv = ["crossval", str(images), "--annotations", str(marks), "--out", str(tmp_path / "cv")]
     assert main([*cv, "--model", str(out), "--folds", "3", *STEPS]) == 2
     assert "has learnt from raw/sub-1 and 2 more" in capsys.readouterr().err
+    # Another fine-tuning may hold out what it has learnt from.
+    caplog.clear()
+    again = ["finetune", str(images), "--annotations", str(marks), "--out", str(tmp_path / "again"), "--model", str(out)]  # fmt: skip
+    assert main([*again, *STEPS]) == 0
+    assert "was made with raw/sub-" in caplog.text
     # Nor does it go on with lesions that were marked otherwise since.
     points = next(marks.glob("sub-3/anat/*.tsv"))
     points.write_text("\n".join(points.read_text().splitlines()[:-1]) + "\n")
@@ -148,12 +153,20 @@ def test_train_mixes_annotated_scans_in(tmp_path: Path, monkeypatch: pytest.Monk
         folder.mkdir()
         save_scan(tiny_scan(10 + number), folder / f"gre_ball_{number}.npz")
     seen: list[Any] = []
-    monkeypatch.setattr(recipe, "train_model", lambda *a, **_: seen.extend(a) or tmp_path)
+    whose: list[set[str]] = []
+
+    def trained(*given: Any, subjects: set[str], **_: object) -> Path:
+        seen.extend(given)
+        whose.append(subjects)
+        return tmp_path
+
+    monkeypatch.setattr(recipe, "train_model", trained)
     command = ["train", *map(str, folders), "--bids", str(images), "--annotations", str(marks), "--out", str(tmp_path / "m"), "--processes", "1"]  # fmt: skip
     assert main(command) == 0
     given, training, validation, _ = seen
     assert given.real_scans == "raw"
     assert given.name == "m", "a model is named after its folder, not after the shipped one"
+    assert whose == [{"raw/sub-1", "raw/sub-2"}]
     names = [sorted(scan.name for scan in scans) for scans in (training, validation)]
     assert {names[0][0], names[1][0]} == {"gre_ball_0", "gre_ball_1"}
     assert {names[0][1], names[1][1]} == {"sub-1_T2starw", "sub-2_T2starw"}

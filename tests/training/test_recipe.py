@@ -30,6 +30,7 @@ from bids_cmb.training.recipe import (
     collect_all,
     earlier_anatomy,
     earlier_networks,
+    known_subjects,
     train_model,
 )
 from bids_cmb.training.samples import Target, TrainingScan, training_scan
@@ -148,8 +149,17 @@ def test_a_recipe_ends_in_a_model_that_loads(tmp_path: Path) -> None:
         "tiny", stage1_steps=2, teacher_steps=1, student_steps=1, students=2, candidate_threshold=0.0
     )
     scans = [made_up(c, s) for s, c in enumerate(CONTRASTS)]
-    manifest = train_model(recipe, scans[:2], scans, tmp_path / "tiny", trained_on=["a box"], command="none")
+    manifest = train_model(
+        recipe,
+        scans[:2],
+        scans,
+        tmp_path / "tiny",
+        trained_on=["a box"],
+        subjects={"raw/sub-1"},
+        command="none",
+    )
     model = load_model(str(manifest))
+    assert known_subjects(model) == {"raw/sub-1"}
     assert model.name == "tiny"
     assert set(model.thresholds) == set(CONTRASTS)
     for other, shown in ((replace(recipe, seed=2), scans[:2]), (recipe, scans[1:2])):
