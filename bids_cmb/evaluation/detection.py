@@ -147,6 +147,8 @@ def _f1(group: str, table: CountTable, resamples: Resamples) -> Figure:
     columns = np.stack([table.references, table.found, table.predictions, table.true], axis=1)
     value = float(f1(*columns.sum(axis=0)[:, None])[0])
     low, high = interval(f1(*resamples.totals(columns).T)) if resamples.subjects > 1 else (math.nan, math.nan)
+    if not low < high:  # nothing missed and nothing false, say: resampling cannot vary it
+        low = high = math.nan
     kind = "bootstrap" if math.isfinite(low) else "none"
     return Figure(group, "F1", value, low, high, int(table.references.sum()), "lesions", kind)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bids_cmb.evaluation.bootstrap import Figure, Resamples, interval
+from bids_cmb.evaluation.bootstrap import Figure, Resamples, interval, wilson
 from bids_cmb.evaluation.matching import ScanMatch
 
 FloatMatrix = npt.NDArray[np.float64]
@@ -82,14 +82,17 @@ def froc(matches: Sequence[ScanMatch], resamples: Resamples) -> Froc:
     values = [_at_rate(rate, sensitivity, query, float(lesions.sum())) for query in RATES]
     count = int(lesions.sum())
 
-    def figure(name: str, value: float, estimates: FloatMatrix) -> Figure:
+    def figure(name: str, value: float, estimates: FloatMatrix, *, proportion: bool = False) -> Figure:
         low, high = interval(estimates) if resamples.subjects > 1 else (math.nan, math.nan)
-        kind = "bootstrap" if math.isfinite(low) else "none"
+        kind = "bootstrap"
+        if not low < high:  # all found, none found or one subject: resampling cannot vary it
+            low, high = wilson(value * count, count) if proportion and count else (math.nan, math.nan)
+            kind = "Wilson" if proportion and count else "none"
         return Figure("FROC", name, value, low, high, count, "lesions", kind)
 
     area = _area(rate, sensitivity, float(lesions.sum()))
     figures = [
-        figure(f"sensitivity at {query:g} false per scan", value, seven[:, index])
+        figure(f"sensitivity at {query:g} false per scan", value, seven[:, index], proportion=True)
         for index, (query, value) in enumerate(zip(RATES, values, strict=True))
     ]
     figures.append(figure("mean of the seven", float(np.mean(values)), seven.mean(axis=1)))

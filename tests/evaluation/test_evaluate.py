@@ -168,6 +168,17 @@ def test_certainty_comes_from_subjects_not_scans() -> None:
     assert part.figure("count agreement", "mean difference").interval == "none"
 
 
+def test_all_found_of_a_few_is_no_certainty() -> None:
+    scans = [made_up_scan(f"0{i}", lesions=1, found=1, false=0) for i in (1, 2)]
+    (part,) = evaluate(scans, replicates=50)
+    for name in ("sensitivity at 0.5 false per scan", "sensitivity at 8 false per scan"):
+        figure = part.figure("FROC", name)
+        assert (figure.value, figure.interval) == (1.0, "Wilson")
+        assert (figure.low, figure.high) == pytest.approx((0.3424, 1.0), abs=1e-4)
+    assert part.figure("FROC", "mean of the seven").interval == "none"
+    assert part.figure(ONE_TO_ONE, "F1").interval == "none"
+
+
 def test_tables_and_page_say_the_same_and_escape(tmp_path: Path) -> None:
     hostile = made_up_scan(
         "<b>", lesions=1, found=1, false=1, contrast="gre", scan="<script>alert(1)</script>"
