@@ -29,7 +29,7 @@ _LEAST_DICE = 0.85
 #: Share of scans that keep the true mask, as with users who bring their own.
 _TRUE_MASKS = 0.25
 #: Part of the name of kept files: a change of the preparation makes new ones.
-_VERSION = 6
+_VERSION = 7
 #: What of a prepared scan is no array.
 _WORDS = ("name", "contrast", "grid")
 

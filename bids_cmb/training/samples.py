@@ -55,7 +55,7 @@ class TrainingScan:
     lesions
         (N, 3) float working voxel coordinates of the lesions that count.
     ignored
-        (M, 3) the same for those that do not.
+        (M, 3) the same for those that do not, or that the brain mask cut away.
     diameters, ignored_diameters
         (N,) and (M,) mm.
     lookalikes
@@ -135,12 +135,13 @@ def training_scan(
     heat = np.zeros(tuple(size), np.float32)
     weight = grid.to_working(torch.from_numpy(brain_mask.astype(np.float32))).numpy() > 0.2
     inside: npt.NDArray[np.bool_] = np.all((voxels >= 0) & (voxels <= size - 1), axis=1)
-    # A lesion that the brain mask cut away cannot be learnt.
+    # A lesion that the brain mask cut away cannot be learnt, but what it left inside is no other thing either.
     inside &= weight[tuple(np.clip(np.round(voxels).astype(int), 0, size - 1).T)]
-    spacing = np.array(grid.spacing)
-    for centre, diameter, real, here in zip(voxels, diameters, counts, inside, strict=True):
-        if here:
-            _stamp(heat if real else None, weight, centre, float(diameter), spacing)
+    learnt = inside & counts
+    spacing, brain = np.array(grid.spacing), weight.copy()
+    for centre, diameter, real in zip(voxels, diameters, learnt, strict=True):
+        _stamp(heat if real else None, weight, centre, float(diameter), spacing)
+    weight |= brain & (heat >= 0.5)  # one that does not count must not hide its neighbour
     rng = np.random.default_rng(seed)
     symmetry = channels[1].numpy()
     strong = (
@@ -154,10 +155,10 @@ def training_scan(
         torch.from_numpy((heat * 255).round().astype(np.uint8)),
         segmentation.to(torch.uint8),
         torch.from_numpy(weight),
-        voxels[inside & counts].astype(np.float32),
-        voxels[inside & ~counts].astype(np.float32),
-        diameters[inside & counts],
-        diameters[inside & ~counts],
+        voxels[learnt].astype(np.float32),
+        voxels[~learnt].astype(np.float32),
+        diameters[learnt],
+        diameters[~learnt],
         _some(rng, np.argwhere(strong), 800),
         _some(rng, np.argwhere(weight), 800),
     )
@@ -178,8 +179,10 @@ def _stamp(
     """Draw a Gaussian bump, or blank the weight around a lesion that does not count."""
     width = max(1.0, 0.3 * diameter)
     reach = np.ceil(3 * width / spacing).astype(int) + 1
-    low = np.maximum(0, np.round(centre).astype(int) - reach)
-    high = np.minimum(weight.shape, np.round(centre).astype(int) + reach + 1)
+    low = np.clip(np.round(centre).astype(int) - reach, 0, weight.shape)
+    high = np.clip(np.round(centre).astype(int) + reach + 1, 0, weight.shape)
+    if (low >= high).any():
+        return
     box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
     grid = np.stack(
         np.meshgrid(*[np.arange(a, b) for a, b in zip(low, high, strict=True)], indexing="ij"), -1

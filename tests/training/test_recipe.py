@@ -34,7 +34,7 @@ from bids_cmb.training.recipe import (
     train_model,
 )
 from bids_cmb.training.samples import Target, TrainingScan, training_scan
-from bids_cmb.training.scan_candidates import ScanCandidates
+from bids_cmb.training.scan_candidates import ScanCandidates, label_peaks
 from bids_cmb.training.stage1 import STAGE1_RATE, train_candidates
 from bids_cmb.types import CONTRASTS, Contrast
 
@@ -72,6 +72,39 @@ def test_a_lesion_that_the_mask_cut_away_is_not_taught() -> None:
     assert len(made_up().lesions) == 3
 
 
+def box_of_tissue(targets: list[Target]) -> TrainingScan:
+    shape = (72, 80, 30)
+    mask = np.zeros(shape, bool)
+    mask[6:-6, 6:-6, 2:-2] = True
+    image = np.where(mask, 100.0, 0.0).astype(np.float32)
+    return training_scan(
+        "box", "gre", image, np.diag([*SPACING, 1.0]), mask, targets, np.zeros(shape, np.uint8), seed=1
+    )
+
+
+def at(scan: TrainingScan, *mm: float) -> tuple[int, ...]:
+    """Working voxel of a place in the world of `box_of_tissue`."""
+    voxel = torch.tensor([[x / d for x, d in zip(mm, SPACING, strict=True)]])
+    return tuple(scan.grid.working_voxels(voxel)[0].round().int().tolist())
+
+
+def test_what_is_left_of_a_lesion_that_the_mask_cut_away_is_no_other_thing() -> None:
+    scan = box_of_tissue([Target((7.5, 60.0, 45.0), 4.0, True), Target((-400.0, 60.0, 45.0), 4.0, True)])
+    assert len(scan.lesions) == 0
+    assert len(scan.ignored) == len(scan.ignored_diameters) == 2
+    rest = at(scan, 9.5, 60.0, 45.0)
+    assert not scan.weight[rest]
+    assert scan.weight[at(scan, 40.0, 60.0, 45.0)]
+    labels, _ = label_peaks(np.array([rest, at(scan, 40.0, 60.0, 45.0)]), scan)
+    assert labels.tolist() == [-1, 0]
+
+
+def test_a_lesion_that_does_not_count_hides_no_neighbour() -> None:
+    scan = box_of_tissue([Target((40.0, 60.0, 45.0), 4.0, True), Target((44.0, 60.0, 45.0), 5.0, False)])
+    assert scan.weight[at(scan, 40.0, 60.0, 45.0)]
+    assert not scan.weight[at(scan, 44.0, 60.0, 45.0)]
+
+
 def test_a_prepared_scan_survives_its_file(tmp_path: Path) -> None:
     scan = made_up("qsm")
     save_prepared(scan, tmp_path / "one.safetensors")
@@ -80,7 +113,9 @@ def test_a_prepared_scan_survives_its_file(tmp_path: Path) -> None:
         one, other = getattr(scan, field.name), getattr(kept, field.name)
         same = torch.equal(one, other) if isinstance(one, torch.Tensor) else np.array_equal(one, other)
         assert same, field.name
-    assert len(kept.ignored) == 0  # nothing, as well, is kept
+    save_prepared(box_of_tissue([]), tmp_path / "one.safetensors")
+    nothing = load_prepared(tmp_path / "one.safetensors")
+    assert len(nothing.lesions) == len(nothing.ignored) == 0
     assert [p.name for p in tmp_path.iterdir()] == ["one.safetensors"]
 
 
