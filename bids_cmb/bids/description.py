@@ -86,8 +86,9 @@ def check_output_dir(output_dir: Path, *, to_fill: bool = True) -> None:
     instead = "name a folder of its own, e.g. derivatives/bids_cmb."
     if not os.path.lexists(description):
         ours = any((output_dir / name).exists() for name in _OUR_FILES)
-        # What a run that was killed left unfinished begins with a point.
-        strange = (file for file in output_dir.glob("sub-*/**/*.*") if not file.name.startswith("."))
+        # Raw images have no space in their names, and what a run that was killed left unfinished begins with a point.
+        files = (file.name for file in output_dir.glob("sub-*/**/*.*"))
+        strange = (name for name in files if not name.startswith(".") and "_space-" not in name)
         if to_fill and not ours and any(strange):
             raise UsageError(
                 f"OUTPUT_DIR {output_dir} holds subjects that are not results of bids_cmb; {instead}"

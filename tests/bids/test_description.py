@@ -100,6 +100,7 @@ def test_a_dataset_with_a_damaged_description_keeps_it(tmp_path: Path, content: 
 
 def test_a_dataset_whose_description_is_not_there_is_not_written_into(tmp_path: Path) -> None:
     (tmp_path / "sub-01" / "anat").mkdir(parents=True)
+    (tmp_path / "sub-01" / "anat" / "sub-01_space-T2starw_seg-CMB_dseg.tsv").write_text("")
     check_output_dir(tmp_path)
     (tmp_path / "sub-01" / "anat" / "sub-01_T2starw.nii.gz").symlink_to("not/fetched")
     with pytest.raises(UsageError, match="not results of bids_cmb"):
