@@ -51,7 +51,7 @@ _POINT = {axis: f"Centre of the microbleed along {axis} in the image's own RAS+ 
 
 #: Descriptions of the columns for JSON sidecars.
 LESION_COLUMN_NOTES: Final[Mapping[str, Mapping[str, Any]]] = {
-    "index": {"Description": "Label in the scan's seg-CMB_dseg."},
+    "index": {"Description": "Label in the scan's seg-CMB_dseg.", "Format": "integer"},
     "name": {"Description": "What it is: CMB, a cerebral microbleed."},
     "probability": {"Description": "Calibrated probability, 0 to 1, that this is a microbleed."},
     "certainty": {
@@ -100,7 +100,7 @@ LESION_COLUMN_NOTES: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 CANDIDATE_COLUMN_NOTES: Final[Mapping[str, Mapping[str, Any]]] = {
     **LESION_COLUMN_NOTES,
-    "index": {"Description": "Label in the scan's seg-candidates_dseg."},
+    "index": {"Description": "Label in the scan's seg-candidates_dseg.", "Format": "integer"},
     "name": {
         "Description": "What it is: CMB, a cerebral microbleed, or a candidate that was not taken for one."
     },
