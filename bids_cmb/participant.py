@@ -17,8 +17,7 @@ from bids_cmb.bids.description import write_dataset_files
 from bids_cmb.bids.inputs import find_scans
 from bids_cmb.bids.listing import list_subjects
 from bids_cmb.bids.outputs import Provenance, ScanFiles, ScanResult, write_scan
-from bids_cmb.bids.records import record_path
-from bids_cmb.bids.results import recorded_subjects
+from bids_cmb.bids.records import read_records, record_path
 from bids_cmb.bids.superseded import forget_failures, mark_superseded
 from bids_cmb.bids.validation import check_description
 from bids_cmb.config import ExitCode, RunConfig
@@ -263,8 +262,9 @@ def _process_all(
 def _make_reports(config: RunConfig, work: Callable[[Job], Outcome]) -> ExitCode:
     """Make the pages of all subjects in the output folder, or of those that are asked for."""
     # Subjects whose scans have all failed have a page too, and only records.
-    present = sorted({*list_subjects(config.output_dir), *recorded_subjects(config.output_dir)})
-    missing = sorted(set(config.participant_labels) - set(present))
+    recorded = read_records(config.output_dir, config.participant_labels)
+    present = {*list_subjects(config.output_dir), *(r.participant_id.removeprefix("sub-") for r in recorded)}
+    missing = sorted(set(config.participant_labels) - present)
     if missing or not present:
         names = ", ".join(f"sub-{label}" for label in missing) or "any subject"
         raise UsageError(f"{config.output_dir} has no results of {names}; run without --reports-only first.")

@@ -8,11 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from bids_cmb.bids.entities import parse_name
+from bids_cmb.bids.listing import names_in
 from bids_cmb.bids.sidecars import load_json_object
 from bids_cmb.files import write_json
 
@@ -76,8 +78,18 @@ def write_record(output_dir: Path, record: ScanRecord) -> None:
     write_json(record_path(output_dir, record.name), asdict(record))
 
 
+def read_records(output_dir: Path, subjects: Collection[str] = ()) -> Iterator[ScanRecord]:
+    """Yield the records of an output folder by name: all, or those of the subjects with these labels."""
+    for name in names_in(output_dir / FOLDER):
+        parsed = parse_name(name)
+        if parsed and (not subjects or dict(parsed[0]).get("sub") in subjects):
+            record = read_record(output_dir / FOLDER / name)
+            if record is not None:
+                yield record
+
+
 def read_record(path: Path) -> ScanRecord | None:
-    """Read a record; None if there is none or it can't be understood."""
+    """Read a record; None if there is none, it can't be understood, or it speaks of another scan than its name."""
     content, problem = load_json_object(path)
     known = {field.name for field in fields(ScanRecord)}
     required = known - {"field_strength", "echo_time"}
@@ -85,6 +97,11 @@ def read_record(path: Path) -> ScanRecord | None:
         return None
     texts = ("name", "participant_id", "source", "contrast", "fingerprint", "message", "log")
     if not all(isinstance(content[key], str) for key in texts) or not isinstance(content["sizes"], dict):
+        return None
+    # A record that names another subject than itself could lead anywhere.
+    parsed = parse_name(path.name)
+    whose = f"sub-{dict(parsed[0]).get('sub')}" if parsed else None
+    if f"{content['name']}.json" != path.name or content["participant_id"] != whose:
         return None
     return ScanRecord(**{key: value for key, value in content.items() if key in known})
 

@@ -11,7 +11,7 @@ from typing import Any
 from bids_cmb.bids.entities import join_name, parse_name, scan_entities
 from bids_cmb.bids.listing import list_subjects, names_in
 from bids_cmb.bids.outputs import LESIONS_ENDING
-from bids_cmb.bids.records import FOLDER, ScanRecord, Status, read_record
+from bids_cmb.bids.records import ScanRecord, Status, read_records
 from bids_cmb.bids.sidecars import load_json_object
 from bids_cmb.bids.tables import Cell, read_table
 from bids_cmb.files import is_inside
@@ -72,12 +72,10 @@ def read_outcomes(output_dir: Path) -> Iterator[ScanOutcome]:
     InputError
         If the folder can't be read.
     """
-    records = _read_records(output_dir / FOLDER)
-    subjects = {*list_subjects(output_dir), *(key[0].removeprefix("sub-") for key in records)}
     by_subject: dict[str, dict[str, ScanRecord]] = {}
-    for (participant, name), record in records.items():
-        by_subject.setdefault(participant.removeprefix("sub-"), {})[name] = record
-    for subject in sorted(subjects):
+    for record in read_records(output_dir):
+        by_subject.setdefault(record.participant_id.removeprefix("sub-"), {})[record.name] = record
+    for subject in sorted({*list_subjects(output_dir), *by_subject}):
         own = by_subject.get(subject, {})
         found: dict[str, ScanOutcome] = {}
         for folder in _anatomy_folders(output_dir / f"sub-{subject}"):
@@ -89,23 +87,6 @@ def read_outcomes(output_dir: Path) -> Iterator[ScanOutcome]:
             if name not in found and record.status == "failed":
                 found[name] = _failed(record, record.message)
         yield from sorted(found.values(), key=lambda scan: (scan.session_id or "", scan.source or ""))
-
-
-def recorded_subjects(output_dir: Path) -> set[str]:
-    """Labels of the subjects that records of scans speak of, those without any results too."""
-    return {participant.removeprefix("sub-") for participant, _ in _read_records(output_dir / FOLDER)}
-
-
-def _read_records(folder: Path) -> dict[tuple[str, str], ScanRecord]:
-    records: dict[tuple[str, str], ScanRecord] = {}
-    for name in names_in(folder):
-        record = read_record(folder / name) if name.endswith(".json") else None
-        if record is not None and record.name == name.removesuffix(".json"):
-            parsed = parse_name(name)
-            # A record that names another subject than itself could lead anywhere.
-            if parsed and record.participant_id == f"sub-{dict(parsed[0]).get('sub')}":
-                records[record.participant_id, record.name] = record
-    return records
 
 
 def _anatomy_folders(home: Path) -> list[Path]:

@@ -147,8 +147,8 @@ def _matches(key: str, own: str | None, item: object) -> bool:
     item = _QUERIES.get(item, item)
     if item is None or own is None:
         return item is None and own is None
-    if key == "extension" and item != "*":  # pybids takes it without its dot as well
-        item = "." + str(item).removeprefix(".")
+    if key == "extension":  # pybids takes it without its dot as well
+        return item == "*" or own == f".{str(item).removeprefix('.')}"
     return item == "*" or same_value(key, own, str(item).removeprefix(f"{key}-"))
 
 

@@ -8,10 +8,11 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from bids_cmb.bids.entities import Entities, parse_name
+from bids_cmb.bids.entities import Entities, bids_uri, parse_name
+from bids_cmb.bids.inputs import RAW
 from bids_cmb.bids.listing import names_in
 from bids_cmb.bids.outputs import ScanFiles
-from bids_cmb.bids.records import FOLDER, read_record, write_record
+from bids_cmb.bids.records import FOLDER, read_record, read_records, record_path, write_record
 from bids_cmb.bids.rules import scan_key
 from bids_cmb.types import Scan
 
@@ -72,21 +73,15 @@ def forget_failures(output_dir: Path, bids_dir: Path, subjects: Sequence[str]) -
     list of str
         A sentence for each.
     """
-    prefix, notes = "bids:raw:", []
-    for name in names_in(output_dir / FOLDER):
-        record = read_record(output_dir / FOLDER / name)
-        if record is None or record.status != "failed" or not record.source.startswith(prefix):
-            continue
-        if subjects and record.participant_id.removeprefix("sub-") not in subjects:
-            continue
+    raw, notes = bids_uri(RAW, ""), []
+    for record in read_records(output_dir, subjects):
+        image = record.source.removeprefix(raw)
         # A run on another copy of the dataset, of a few subjects, says nothing about the others.
-        known = (bids_dir / record.participant_id).is_dir()
-        if not known or os.path.lexists(bids_dir / record.source.removeprefix(prefix)):
+        known = record.source.startswith(raw) and (bids_dir / record.participant_id).is_dir()
+        if record.status != "failed" or not known or os.path.lexists(bids_dir / image):
             continue
         with suppress(OSError):
-            (output_dir / FOLDER / name).unlink()
+            record_path(output_dir, record.name).unlink()
             (output_dir / f"{record.participant_id}.html").unlink(missing_ok=True)  # it is made anew
-            notes.append(
-                f"{record.source.removeprefix(prefix)} failed earlier and is gone from the dataset: it no longer counts."
-            )
+            notes.append(f"{image} failed earlier and is gone from the dataset: it no longer counts.")
     return notes

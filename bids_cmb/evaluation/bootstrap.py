@@ -115,6 +115,31 @@ def wilson(successes: float, total: float) -> tuple[float, float]:
     return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
 
 
+def bounds(
+    replicates: FloatMatrix, resamples: Resamples, *, counts: tuple[float, float] | None = None
+) -> tuple[float, float, str]:
+    """Return the interval of a figure and how it was made.
+
+    Where resampling cannot vary it (all found, none found, or one subject), a proportion gets Wilson's interval, since
+    all found of three lesions is no certainty, and anything else none.
+
+    Parameters
+    ----------
+    replicates
+        The figure in each replicate.
+    resamples
+        What they were made from.
+    counts
+        Successes and total, if the figure is a proportion.
+    """
+    low, high = interval(replicates)
+    if resamples.subjects > 1 and low < high:
+        return low, high, "bootstrap"
+    if counts is None or counts[1] <= 0:
+        return math.nan, math.nan, "none"
+    return *wilson(*counts), "Wilson"
+
+
 def divide(above: FloatMatrix, below: FloatMatrix) -> FloatMatrix:
     """Divide; 0/0 and x/0 are nan."""
     out: FloatMatrix = np.full(np.shape(above), np.nan)
@@ -132,19 +157,11 @@ def ratio(
     unit: str,
     proportion: bool = True,
 ) -> Figure:
-    """Estimate a pooled ratio, the sum of `above` over the sum of `below`, each given per scan.
-
-    Where resampling cannot vary a proportion (all found, none found, or one subject), Wilson's interval is
-    given instead: all found of three lesions is no certainty.
-    """
+    """Estimate a pooled ratio, the sum of `above` over the sum of `below`, each given per scan."""
     total = float(above.sum()), float(below.sum())
     value = total[0] / total[1] if total[1] > 0 else math.nan
     sums = resamples.totals(np.stack([above, below], axis=1))
-    low, high = interval(divide(sums[:, 0], sums[:, 1]))
-    kind = "bootstrap"
-    if resamples.subjects < 2 or not low < high:
-        low, high = wilson(*total) if proportion else (math.nan, math.nan)
-        kind = "Wilson" if proportion and total[1] > 0 else "none"
+    low, high, kind = bounds(divide(sums[:, 0], sums[:, 1]), resamples, counts=total if proportion else None)
     return Figure(group, name, value, low, high, round(total[1]), unit, kind)
 
 

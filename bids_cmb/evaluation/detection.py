@@ -7,13 +7,12 @@ scans without a bleed.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from bids_cmb.evaluation.bootstrap import Figure, FloatMatrix, Resamples, divide, interval, quantile, ratio
+from bids_cmb.evaluation.bootstrap import Figure, FloatMatrix, Resamples, bounds, divide, quantile, ratio
 from bids_cmb.evaluation.matching import Counts, ScanMatch, touch_counts, valdo_counts
 
 #: The conventions by name, the primary one first.
@@ -146,10 +145,7 @@ def f1(
 def _f1(group: str, table: CountTable, resamples: Resamples) -> Figure:
     columns = np.stack([table.references, table.found, table.predictions, table.true], axis=1)
     value = float(f1(*columns.sum(axis=0)[:, None])[0])
-    low, high = interval(f1(*resamples.totals(columns).T)) if resamples.subjects > 1 else (math.nan, math.nan)
-    if not low < high:  # nothing missed and nothing false, say: resampling cannot vary it
-        low = high = math.nan
-    kind = "bootstrap" if math.isfinite(low) else "none"
+    low, high, kind = bounds(f1(*resamples.totals(columns).T), resamples)
     return Figure(group, "F1", value, low, high, int(table.references.sum()), "lesions", kind)
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bids_cmb.evaluation.bootstrap import Figure, Resamples, interval, wilson
+from bids_cmb.evaluation.bootstrap import Figure, Resamples, bounds, interval
 from bids_cmb.evaluation.matching import ScanMatch
 
 FloatMatrix = npt.NDArray[np.float64]
@@ -83,11 +83,7 @@ def froc(matches: Sequence[ScanMatch], resamples: Resamples) -> Froc:
     count = int(lesions.sum())
 
     def figure(name: str, value: float, estimates: FloatMatrix, *, proportion: bool = False) -> Figure:
-        low, high = interval(estimates) if resamples.subjects > 1 else (math.nan, math.nan)
-        kind = "bootstrap"
-        if not low < high:  # all found, none found or one subject: resampling cannot vary it
-            low, high = wilson(value * count, count) if proportion and count else (math.nan, math.nan)
-            kind = "Wilson" if proportion and count else "none"
+        low, high, kind = bounds(estimates, resamples, counts=(value * count, count) if proportion else None)
         return Figure("FROC", name, value, low, high, count, "lesions", kind)
 
     area = _area(rate, sensitivity, float(lesions.sum()))

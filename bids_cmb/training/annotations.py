@@ -6,6 +6,7 @@ import csv
 import math
 import zlib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from scipy import ndimage
 from scipy.spatial.distance import pdist
 
 from bids_cmb.bids.entities import DERIVED_ENTITIES, BidsFile, as_file, same_value
+from bids_cmb.detector.cleanup import LARGEST_DIAMETER
 from bids_cmb.errors import InputError, UsageError
 from bids_cmb.evaluation.cases import Grid, Reference
 from bids_cmb.evaluation.components import components, label_components, on_grid
@@ -23,8 +25,6 @@ from bids_cmb.types import Scan
 _KINDS = (("dseg", (".nii.gz", ".nii")), ("mask", (".nii.gz", ".nii")), (None, (".tsv",)))
 #: ``label`` and ``seg`` values (small letters) that name microbleeds; files with others are something else.
 _NAMES = frozenset({"cmb", "cmbs", "microbleed", "microbleeds", "mb", "lesion", "lesions", "bleed", "bleeds"})
-#: A microbleed is no wider than this, mm: a label with parts further apart is a class of lesions.
-_WIDEST = 10.0
 #: Words in a table that say no.
 _NO = frozenset({"0", "no", "false", "n"})
 
@@ -199,19 +199,17 @@ def _outlined(path: Path, grid: Grid) -> tuple[Reference, ...]:
 def _without_classes(labels: npt.NDArray[np.int32], grid: Grid) -> npt.NDArray[np.int32]:
     """Number the lesions of a label map; of a label that is a class (definite, possible), each part is a lesion."""
     numbered = np.zeros_like(labels)
-    zooms = np.linalg.norm(grid.affine[:3, :3], axis=0)
-    count = 0
-    values = np.unique(labels[labels != 0])
-    for value in values:
-        own = labels == value
-        box = ndimage.find_objects(own.astype(np.int8))[0]
-        parts = label_components(own[box])
-        last = int(parts.max())
-        centres = np.array(ndimage.center_of_mass(own[box], parts, range(1, last + 1))) * zooms
-        if last == 1 or pdist(centres).max() <= _WIDEST:
-            parts, last = own[box].astype(np.int32), 1
-        numbered[box][parts > 0] = count + parts[parts > 0]
-        count += last
+    marked = labels != 0
+    values, numbered[marked] = np.unique(labels[marked], return_inverse=True)
+    numbered[marked] += 1
+    count = len(values)
+    for value, box in enumerate(ndimage.find_objects(numbered, count), start=1):
+        parts = label_components(numbered[box] == value)
+        centres = [c.position for c in components(parts, replace(grid, shape=parts.shape))]
+        # Parts further apart than a microbleed is wide are no single one.
+        if len(centres) > 1 and pdist(centres).max() > LARGEST_DIAMETER:
+            numbered[box][parts > 0] = count + parts[parts > 0]
+            count += len(centres)
     return numbered
 
 

@@ -239,7 +239,7 @@ def _simulate(arguments: argparse.Namespace) -> int:
 def _train(arguments: argparse.Namespace) -> int:
     from bids_cmb.detector.weights import load_model
     from bids_cmb.training.prepared import prepare_corpus
-    from bids_cmb.training.recipe import Recipe, earlier_anatomy, known_subjects, train_model
+    from bids_cmb.training.recipe import Recipe, earlier_anatomy, train_model
     from bids_cmb.training.simulate.corpus import heads_in
 
     training, validation = (
@@ -257,9 +257,8 @@ def _train(arguments: argparse.Namespace) -> int:
         raise UsageError(
             f"Training and validation share the head {', '.join(sorted(shared))}; split them by anatomy."
         )
-    training, validation, real_scans, subjects = with_real_scans(arguments, training, validation)
-    if arguments.continue_from is not None:
-        subjects |= known_subjects(load_model(arguments.continue_from))
+    base = None if arguments.continue_from is None else load_model(arguments.continue_from)
+    training, validation, real_scans, subjects = with_real_scans(arguments, training, validation, base)
     recipe = Recipe(
         arguments.name or arguments.out.resolve().name,
         arguments.seed,

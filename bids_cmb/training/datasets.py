@@ -13,6 +13,7 @@ from bids_cmb.bids.inputs import find_scans
 from bids_cmb.bids.outputs import ScanFiles
 from bids_cmb.bids.sidecars import load_json_object
 from bids_cmb.bids.tables import read_table
+from bids_cmb.detector.cleanup import LARGEST_DIAMETER
 from bids_cmb.detector.weights import Model
 from bids_cmb.errors import BidsCmbError, InputError, UsageError
 from bids_cmb.evaluation.cases import Grid, Prediction, Reference, ScanPair
@@ -26,7 +27,6 @@ from bids_cmb.types import Prepared, Scan, Volume
 
 #: Diameter of a lesion that is known by its place alone, mm: the median of published ones.
 _TYPICAL_DIAMETER = 3.0
-_LARGEST = 10.0
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def to_training_scan(item: AnnotatedScan) -> TrainingScan:
     targets, outlines = [], np.zeros(grid.shape, np.uint8)
     for reference in references:
         diameter = reference.diameter if reference.diameter > 0 else _TYPICAL_DIAMETER
-        counts = reference.visible and diameter <= _LARGEST
+        counts = reference.visible and diameter <= LARGEST_DIAMETER
         targets.append(Target(reference.position, diameter, counts))
         if counts:
             voxels = reference.voxels if reference.voxels is not None else _ball(reference, diameter, grid)

@@ -112,13 +112,26 @@ def add_real_scan_options(parser: argparse.ArgumentParser) -> None:
 
 
 def with_real_scans(
-    arguments: argparse.Namespace, training: list[TrainingScan], validation: list[TrainingScan]
+    arguments: argparse.Namespace,
+    training: list[TrainingScan],
+    validation: list[TrainingScan],
+    base: Model | None,
 ) -> tuple[list[TrainingScan], list[TrainingScan], str, set[str]]:
-    """Mix a user's scans into those of ``train``; also return the name of the dataset, empty without one, and whose they are."""
+    """Mix a user's scans into those of ``train``, which may go on from a model.
+
+    Returns
+    -------
+    tuple
+        Training and validation scans, the name of the dataset, empty without one, and whose real scans the new model will
+        have seen.
+    """
+    from bids_cmb.training.recipe import known_subjects
+
+    known = set() if base is None else known_subjects(base)
     if arguments.bids is None:
         if arguments.annotations is not None or arguments.annotation_filter or arguments.derivatives:
             raise UsageError("--annotations, --annotation-filter and --derivatives are of the scans of --bids: name their dataset.")  # fmt: skip
-        return training, validation, "", set()
+        return training, validation, "", known
     if not 0 < arguments.held_out < 1:
         raise UsageError("--held-out is between 0 and 1.")
     from bids_cmb.training.mixing import load_training_scans, mix, split_subjects, subject_names
@@ -131,11 +144,9 @@ def with_real_scans(
     real, held_out = _scans_of(loaded, kept), _scans_of(loaded, held)
     mixed = mix(real, training, arguments.simulated_share)
     name = arguments.bids.resolve().name
-    if arguments.continue_from is not None:
-        from bids_cmb.detector.weights import load_model
-
-        warn_of_known(load_model(arguments.continue_from), subject_names(name, held))
-    return mixed, [*validation, *held_out], name, subject_names(name, kept | held)
+    if base is not None:
+        warn_of_known(base, subject_names(name, held))
+    return mixed, [*validation, *held_out], name, known | subject_names(name, kept | held)
 
 
 def warn_of_known(base: Model, held: set[str]) -> None:
