@@ -408,6 +408,21 @@ def test_a_failed_image_that_is_gone_no_longer_counts(dataset: Make, run_here: R
     assert "acq-crash" not in (out / "group_cmb.tsv").read_text()
 
 
+def test_a_record_of_another_scan_than_its_file_is_not_believed(
+    dataset: Make, run_here: Run, tmp_path: Path
+) -> None:
+    raw, out = dataset({"sub-01/anat/sub-01_acq-crash_T2starw.nii.gz": None}), tmp_path / "out"
+    assert run_here(raw, out) == 1
+    record = record_path(out, "sub-01_acq-crash_T2starw")
+    content = json.loads(record.read_text())
+    (raw / "sub-02").mkdir()
+    (out / "sub-02.html").write_text("precious")
+    gone = {"participant_id": "sub-02", "source": "bids:raw:sub-02/anat/sub-02_T2starw.nii.gz"}
+    record.write_text(json.dumps({**content, **gone}))
+    assert forget_failures(out, raw, []) == []
+    assert (out / "sub-02.html").read_text() == "precious"
+
+
 def test_pages_of_subjects_whose_scans_all_failed_can_be_made_again(
     dataset: Make, run_here: Run, tmp_path: Path
 ) -> None:
