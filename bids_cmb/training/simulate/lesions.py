@@ -135,6 +135,21 @@ def draw_deposits(
     return deposits
 
 
+def _soft_ball(radius: float, spacing: float) -> tuple[float, float]:
+    """Return radius and share of a ball on a grid that holds as much as the sphere of `radius`, all in mm.
+
+    Its border falls from 1 to 0 over a voxel, so that a ball of radius w holds 4 pi / 3 (w^3 + w h^2 / 4), h being the
+    voxel's edge: the mean of the cubes from w - h / 2 to w + h / 2. One of less than half a voxel cannot be drawn; a
+    share of it is.
+    """
+    cube, third = radius**3 / 2, spacing**2 / 12
+    root = math.sqrt(cube**2 + third**3)
+    wide = (cube + root) ** (1 / 3) - (root - cube) ** (1 / 3)  # Cardano
+    if wide >= spacing / 2:
+        return wide, 1.0
+    return spacing / 2, radius**3 / (spacing**3 / 4)
+
+
 def draw_blob(
     maps: Maps,
     rng: RandomSource,
@@ -185,8 +200,7 @@ def draw_blob(
         centre, device=maps.chi.device
     )
     offset = offset * maps.spacing
-    wide = max(radius, maps.spacing / 2)
-    share = (radius / wide) ** 3
+    wide, share = _soft_ball(radius, maps.spacing)
     best = torch.zeros(offset.shape[:3], device=maps.chi.device)
     lobes = 1 + (rng.integer(0, 2) if diameter > 1.2 else 0)
     for lobe in range(lobes):
