@@ -306,6 +306,9 @@ def _labels(given: Sequence[str] | None, prefix: str) -> tuple[str, ...]:
     from bids_cmb.bids.entities import strip_label
 
     labels = [strip_label(part, prefix) for label in given or () for part in label.split(",") if part.strip()]
+    if given is not None and not labels:  # an empty variable of a script must not mean all
+        option = {"sub": "--participant-label", "ses": "--session-label"}[prefix]
+        raise UsageError(f"{option} names no label; leave the option out for all.")
     return tuple(dict.fromkeys(labels))
 
 
@@ -349,6 +352,11 @@ def _check(config: RunConfig) -> None:
         raise UsageError(f"BIDS_DIR {bids_dir} does not exist or is no folder.")
     if config.level == "participant" and bids_dir.resolve() == output_dir.resolve():
         raise UsageError("OUTPUT_DIR is BIDS_DIR itself; name another folder, e.g. derivatives/bids_cmb.")
+    here, there = bids_dir.resolve(), output_dir.resolve()
+    if there.is_relative_to(here) and any(p.startswith("sub-") for p in there.relative_to(here).parts[:1]):
+        raise UsageError(
+            f"OUTPUT_DIR {output_dir} is part of a subject's raw data; name another folder, e.g. derivatives/bids_cmb."
+        )
     if (config.level == "group" or config.reports_only) and not output_dir.is_dir():
         raise UsageError(f"OUTPUT_DIR {output_dir} does not exist; run the participant level first.")
     check_output_dir(output_dir, to_fill=config.level == "participant")

@@ -115,6 +115,10 @@ def _take_down(job: Job, outcome: Outcome, config: RunConfig, log: RunLog, tally
     """Keep the record of a job, tell of it and count it."""
     if isinstance(job, ScanJob):
         write_record(config.output_dir, record_of(job, outcome))
+        if (
+            outcome.status == "failed"
+        ):  # the page shows an earlier result; a new one follows if pages are asked for
+            (config.output_dir / f"sub-{job.scan.subject}.html").unlink(missing_ok=True)
     contrast = f" ({job.scan.contrast})" if isinstance(job, ScanJob) else ""
     if outcome.status == "done":
         sentence = f"{job.name}{contrast}: {outcome.message}, {outcome.seconds:.0f} s"

@@ -23,6 +23,7 @@ from bids_cmb.bids.tables import (
     write_table,
 )
 from bids_cmb.config import ExitCode
+from bids_cmb.errors import UsageError
 from bids_cmb.files import remove_abandoned, write_json
 from bids_cmb.resources import settled
 from bids_cmb.run_log import RunLog, terminal_logging
@@ -97,12 +98,15 @@ def run_group(config: RunConfig) -> int:
     ------
     InputError
         If the folder can't be read.
+    UsageError
+        If a label has no results.
     """
     output_dir = config.output_dir
     with terminal_logging(config.verbosity), settled(config):
-        if config.participant_labels or config.session_labels:
-            _log.warning("The group level covers all results in OUTPUT_DIR; labels are ignored.")
         scans = list(read_outcomes(output_dir))
+        if config.participant_labels or config.session_labels:
+            _check_labels(config, scans)
+            _log.warning("The group level covers all results in OUTPUT_DIR; labels are ignored.")
         if not scans:
             sys.stdout.write(
                 f"bids-cmb: nothing to do: {output_dir} has no results of the participant level.\n"
@@ -131,6 +135,19 @@ def run_group(config: RunConfig) -> int:
             ]
             log.conclude("\n".join(lines))
         return ExitCode.FAILED if page_failure else ExitCode.DONE
+
+
+def _check_labels(config: RunConfig, scans: Sequence[ScanOutcome]) -> None:
+    """Refuse labels that no result has, although the tables are of all: they are mistakes at either level."""
+    known = {scan.participant_id for scan in scans} | {scan.session_id for scan in scans if scan.session_id}
+    asked = [f"sub-{label}" for label in config.participant_labels]
+    asked += [f"ses-{label}" for label in config.session_labels]
+    missing = sorted(set(asked) - known)
+    if missing and known:
+        raise UsageError(
+            f"{missing[0]} has no results in {config.output_dir}; there are {', '.join(sorted(known)[:20])}"
+            f"{f' and {len(known) - 20} more' if len(known) > 20 else ''}."
+        )
 
 
 def _write_page(output_dir: Path) -> str:

@@ -28,9 +28,9 @@ exec "{sys.executable}" "{Path(__file__).parent / "fake_command.py"}" "$@"
 """
 
 
-def run_main(folder: Path, config: dict[str, Any] | None) -> subprocess.CompletedProcess[str]:
+def run_main(folder: Path, config: dict[str, Any] | str | None) -> subprocess.CompletedProcess[str]:
     if config is not None:
-        (folder / "config.json").write_text(json.dumps(config))
+        (folder / "config.json").write_text(config if isinstance(config, str) else json.dumps(config))
     programs = folder / "bin"
     programs.mkdir(exist_ok=True)
     (programs / "singularity").write_text(SINGULARITY)
@@ -99,13 +99,14 @@ def test_a_scan_that_fails_fails_the_task_and_says_why(tmp_path: Path) -> None:
     ("config", "expected"),
     [
         (None, "no config.json"),
+        ("{half", "is not a JSON object"),
         ({"t1": "t1.nii.gz"}, "give swi, t2star or qsm"),
         ({"swi": "nosuch.nii.gz"}, "no file"),
         ({"swi": "t1.dcm"}, "no .nii or .nii.gz"),
     ],
 )
 def test_what_is_wrong_with_the_inputs_is_one_sentence(
-    config: dict[str, Any] | None, expected: str, tmp_path: Path
+    config: dict[str, Any] | str | None, expected: str, tmp_path: Path
 ) -> None:
     for name in ("t1.nii.gz", "t1.dcm"):
         (tmp_path / name).touch()

@@ -123,6 +123,12 @@ def mistakes(raw: Path, tmp_path: Path) -> dict[str, tuple[list[str], str]]:
         "unknown level": ([str(raw), out, "session"], "invalid choice"),
         "unknown option": ([*go, "--colour"], "unrecognized arguments: --colour"),
         "unknown label": ([*go, "--participant-label", "77"], "sub-77 is not in"),
+        "no label": ([*go, "--participant-label", ""], "--participant-label names no label"),
+        "no session": ([*go, "--session-label", ","], "--session-label names no label"),
+        "output in raw data": (
+            [str(raw), str(raw / "sub-01"), "participant"],
+            "part of a subject's raw data",
+        ),
         "bad label": ([*go, "--participant-label", "a/b"], "labels are letters and digits"),
         "filter file broken": ([*go, "--bids-filter-file", str(bad)], "not valid JSON"),
         "filter file missing": ([*go, "--bids-filter-file", str(tmp_path / "no")], "cannot be read"),
@@ -146,7 +152,8 @@ def mistakes(raw: Path, tmp_path: Path) -> dict[str, tuple[list[str], str]]:
 
 @pytest.mark.parametrize("mistake", [
     "no such folder", "same folder", "same folder by a link", "output is a file", "group without output", "no level",
-    "unknown level", "unknown option", "unknown label", "bad label", "filter file broken", "filter file missing",
+    "unknown level", "unknown option", "unknown label", "no label", "no session",
+    "output in raw data", "bad label", "filter file broken", "filter file missing",
     "filter on no entity", "filter of no contrast", "work in bids", "no derivatives", "two of a name", "threshold",
     "nprocs", "nprocs text", "no pages at all",
 ])  # fmt: skip

@@ -164,6 +164,33 @@ def test_damaged_partial_and_foreign_files_cost_a_sentence_each(
     assert "4 failed" in said.out
 
 
+@pytest.mark.parametrize("logs", [True, False])
+def test_a_table_that_was_cut_off_is_no_scan_without_microbleeds(
+    results: Path, run_here: Run, *, logs: bool
+) -> None:
+    table = results / "sub-02/anat/sub-02_space-T2starw_seg-CMB_dseg.tsv"
+    header = table.read_bytes().split(b"\n")[0]
+    table.write_bytes(header + b"\n" if logs else header[:30])
+    if not logs:
+        shutil.rmtree(results / "logs")
+    assert group(run_here, results) == 0
+    rows = {row["participant_id"]: row for row in read_table(results / "group_cmb.tsv")}
+    assert (rows["sub-02"]["status"], rows["sub-02"]["n_cmb"]) == ("failed", "n/a")
+    assert ("changed since" if logs else "lacks the columns") in rows["sub-02"]["warnings"]
+
+
+def test_labels_without_results_are_a_mistake(
+    results: Path, run_here: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert group(run_here, results, "--participant-label", "02", "77") == 2
+    assert "sub-77 has no results" in capsys.readouterr().err
+    assert not (results / "group_cmb.tsv").exists()
+    assert group(run_here, results, "--participant-label", "02", "--session-label", "a") == 0
+    assert "labels are ignored" in capsys.readouterr().err
+    assert len(read_table(results / "group_cmb.tsv")) == 4
+
+
 def test_complete_results_need_no_logs(results: Path, run_here: Run) -> None:
     shutil.rmtree(results / "logs")
     assert group(run_here, results) == 0

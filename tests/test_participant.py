@@ -181,6 +181,20 @@ def test_stop_on_first_crash(
     assert "scans: 0 done, 0 skipped, 1 failed, 2 not started" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("option", ["--stop-on-first-crash", "--no-report"])
+def test_no_page_shows_the_earlier_result_of_a_scan_that_failed(
+    option: str, dataset: Make, run_here: Run, tmp_path: Path
+) -> None:
+    raw = dataset({"sub-02/anat/sub-02_T2starw.nii.gz": None})
+    out = tmp_path / "out"
+    assert run_here(raw, out) == 0
+    assert (out / "sub-02.html").exists()
+    image = raw / "sub-02/anat/sub-02_T2starw.nii.gz"
+    image.write_bytes(image.read_bytes()[:400])
+    assert run_here(raw, out, option) == 1
+    assert not (out / "sub-02.html").exists()
+
+
 def test_a_process_that_is_killed_costs_its_scan_only(
     dataset: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -117,7 +117,8 @@ def test_labels_choose_subjects_and_go_no_further(submit: Run, tmp_path: Path) -
 
 
 def test_nothing_is_submitted_when_the_plan_fails(submit: Run, tmp_path: Path) -> None:
-    (tmp_path / "bin/bids-cmb").write_text("#!/bin/bash\necho nothing to do >&2; exit 1\n")
+    # As the command does: what it has to say instead of a plan goes where the plan would.
+    (tmp_path / "bin/bids-cmb").write_text("#!/bin/bash\necho nothing to do; exit 1\n")
     done = submit()
     assert done.returncode == 1
     assert "nothing to do" in done.stderr

@@ -202,7 +202,6 @@ def locate(
     contrast: Contrast,
     *,
     t1w: Volume | None = None,
-    deformable: bool = True,
     finer: bool = False,
 ) -> Anatomy:
     """Find the regions of MARS and the zones of mimics in one scan.
@@ -217,8 +216,6 @@ def locate(
         What kind of scan; the registration itself assumes no contrast.
     t1w
         A T1w image of the same session, to place regions better.
-    deformable
-        Whether a smooth deformation follows the affine registration.
     finer
         Whether ANTs refines it.
 
@@ -240,7 +237,7 @@ def locate(
             {"similarity": 0.0, "overlap": 0.0},
             (warning,),
         )
-    registration = register(image, brain_mask, t1w=t1w, deformable=deformable, finer=finer)
+    registration = register(image, brain_mask, t1w=t1w, finer=finer)
     return Anatomy(
         mars=region_map(image, brain_mask, registration),
         world_to_mni=registration.world_to_mni,

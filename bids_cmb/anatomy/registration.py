@@ -178,7 +178,6 @@ def register(
     brain_mask: BoolArray,
     *,
     t1w: Volume | None = None,
-    deformable: bool = True,
     finer: bool = False,
 ) -> Registration:
     """Find where a scan lies in MNI space.
@@ -192,8 +191,6 @@ def register(
     t1w
         A T1w image of the same session, whole head or stripped: it is brought to the scan rigidly and fitted along
         with it.
-    deformable
-        Whether a smooth deformation follows the affine.
     finer
         Whether ANTs then fits a finer deformation, taken if it explains the scan no worse.
 
@@ -210,7 +207,7 @@ def register(
     warnings: list[str] = []
     with_t1w = False
     if t1w is not None and believable(fit):
-        first = _finish(fine, template, fit, deformable=deformable)
+        first = _finish(fine, template, fit)
         aligned = rigid.align(t1w, fine.points, tissue_shares(fine, template, first), fine.inside)
         if aligned.similarity >= rigid.LEAST_SIMILARITY:
             extra = rigid.resample(t1w, volume, aligned.matrix)
@@ -229,7 +226,7 @@ def register(
     if not believable(fit):
         return by_moments(fine, template, fit)
     refined = partial(deform_with_ants, volume, brain_mask) if finer else None
-    done = _finish(fine, template, fit, deformable=deformable, refined=refined)
+    done = _finish(fine, template, fit, refined=refined)
     used = {} if t1w is None else {"t1w_used": float(with_t1w)}
     return replace(done, quality=done.quality | used, warnings=(*warnings, *done.warnings))
 
@@ -264,8 +261,6 @@ def _finish(
     sample: Sample,
     template: Template,
     fit: Fit,
-    *,
-    deformable: bool,
     refined: Callable[[Sample, Template, Fit, Deformed], Deformed] | None = None,
 ) -> Registration:
     """Affine, deformation where it can be believed, figures and warnings."""
@@ -274,23 +269,21 @@ def _finish(
         "fallback": 0.0,
     }  # fmt: skip
     warnings = list(_flip_warnings(fit.pose.flip))
-    deformation = None
-    if deformable:
-        deformed = deform(sample, template, fit)
-        deformation, complaint = _believed(deformed, fit)
-        if refined is not None:
-            better = refined(sample, template, fit, deformed)
-            believed, doubt = _believed(better, fit)
-            taken = believed is not None and better.similarity >= deformed.similarity - NO_WORSE
-            quality["syn_taken"] = float(taken)
-            if taken:
-                deformed, deformation, complaint = better, believed, doubt
-            else:
-                warnings.append("The finer registration was no improvement and was not used.")
-        quality |= {"similarity": deformed.similarity, "overlap": deformed.overlap}
-        if complaint:
-            quality |= {"similarity": fit.similarity, "overlap": fit.overlap, "fallback": 1.0}
-            warnings.append(complaint)
+    deformed = deform(sample, template, fit)
+    deformation, complaint = _believed(deformed, fit)
+    if refined is not None:
+        better = refined(sample, template, fit, deformed)
+        believed, doubt = _believed(better, fit)
+        taken = believed is not None and better.similarity >= deformed.similarity - NO_WORSE
+        quality["syn_taken"] = float(taken)
+        if taken:
+            deformed, deformation, complaint = better, believed, doubt
+        else:
+            warnings.append("The finer registration was no improvement and was not used.")
+    quality |= {"similarity": deformed.similarity, "overlap": deformed.overlap}
+    if complaint:
+        quality |= {"similarity": fit.similarity, "overlap": fit.overlap, "fallback": 1.0}
+        warnings.append(complaint)
     return Registration(fit.pose.matrix, deformation, quality, tuple(warnings))
 
 

@@ -289,7 +289,7 @@ def _sidecars(scan: Scan, result: ScanResult, sources: Mapping[str, str]) -> dic
             if scan.contrast == "qsm"
             else "Intensities as the detector saw them, corrected for bias.",
             [image, *made_from_mask],
-            SkullStripped=False,
+            SkullStripped=result.prepared.mask_method == "support",
             **({"Units": "ppm"} if scan.contrast == "qsm" else {}),
             **software,
         ),

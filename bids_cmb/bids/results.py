@@ -129,11 +129,13 @@ def _read_scan(
         problem = f"The sidecar {json_path} is empty or not of this program: run the participant level again."
     elif not problem:
         try:
-            lesions = read_table(table_path)
+            lesions = read_table(table_path, ("certainty", "mars_category", "volume"))
         except ValueError as error:
             problem = str(error)
-    if not problem and any(not {"certainty", "mars_category", "volume"} <= set(row) for row in lesions[:1]):
-        problem = f"The table {table_path} lacks columns: run the participant level again."
+        if not problem and record is not None and not _is_as_written(table_path, record):
+            problem = (
+                f"The table {table_path} has changed since it was written: run the participant level again."
+            )
     sources = sidecar.get("Sources")
     named = sources[0] if isinstance(sources, list) and sources else None
     source = named if isinstance(named, str) else record.source if record else None
@@ -143,6 +145,11 @@ def _read_scan(
     # The descriptions of columns, all in small letters, would fill the memory ten thousand times over.
     facts = {key: value for key, value in sidecar.items() if key[:1].isupper()}
     return ScanOutcome(*identity, source, contrast, "done", facts, tuple(lesions), record=record)
+
+
+def _is_as_written(path: Path, record: ScanRecord) -> bool:
+    """Whether a file is as long as the record says: a table that was cut off may still look like one."""
+    return path.stat().st_size == record.sizes.get(path.name, path.stat().st_size)
 
 
 def _failed(record: ScanRecord, problem: str) -> ScanOutcome:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,6 +13,8 @@ from typing import Any
 from bids_cmb.bids.entities import DERIVED_ENTITIES, ENTITY_ORDER, LONG_NAMES, BidsFile, Entities, same_value
 from bids_cmb.errors import UsageError
 from bids_cmb.types import CONTRASTS, Contrast
+
+_log = logging.getLogger(__name__)
 
 #: The echo time that microbleeds are usually read at: seconds, at three tesla.
 BEST_ECHO_TIME, BEST_ECHO_FIELD = 0.020, 3.0
@@ -26,9 +29,16 @@ STANDARD_SPACES = ("MNI", "Talairach", "ICBM", "NIHPD", "OASIS", "UNC", "fsavera
 UNUSABLE_TYPES = frozenset(
     {"PHASE", "P", "PHASE MAP", "REAL", "R", "IMAGINARY", "I", "MNIP", "MINIP", "MIN IP"}
 )
-#: Labels of minimum intensity projections (mIP, minIP, mnIP) and of phase images (not of the direction of encoding).
-_PROJECTION = re.compile(r"m(?:in|n)?ip", re.IGNORECASE)
-_PHASE = re.compile(r"phase(?!enc|[ap][ap]|[lr][lr])|^pha?$", re.IGNORECASE)
+#: Labels of minimum intensity projections (mIP, minIP, mnIP) and of phase images; not parallel imaging ("2mmiPAT2"), halves
+#: ("hemipons", "semipar"), the direction of phase encoding, or how many phases were acquired.
+_PROJECTION = re.compile(r"(?<!he)(?<!se)(?<!de)m(?:in|n)?ip(?!at)", re.IGNORECASE)
+_PHASE = re.compile(
+    r"(?<!multi)(?<!single)(?<!dual)phase(?!enc|corr|[ap][ap]|[lr][lr])|(?:^|swi|gre|star|qsm)pha?$",
+    re.IGNORECASE,
+)
+
+#: Suffixes of scans, see `classify`.
+_SCAN_SUFFIXES = frozenset({"swi", "T2starw", "MEGRE", "Chimap", "GRE"})
 
 #: How fMRIPrep's filter files say null and any value.
 _QUERIES: Mapping[object, object] = {"Query.NONE": None, "Query.ANY": "*"}
@@ -161,6 +171,8 @@ def select(files: Iterable[BidsFile], filters: Filters) -> list[tuple[BidsFile, 
     replacing: list[Contrast] = [c for c in CONTRASTS if "suffix" in filters.get(c, {})]
     chosen: list[tuple[BidsFile, Contrast, int]] = []
     for file in files:
+        if file.suffix in _SCAN_SUFFIXES and (_is_projection(file) or _is_phase(file)):
+            _log.info("%s was left out: its name says that it is a projection or a phase image.", file.path)
         claimed = next((c for c in replacing if _usable(file) and passes(file, filters[c])), None)
         if claimed is not None:
             chosen.append((file, claimed, 0))
@@ -197,8 +209,12 @@ def first_matches(
     passed: list[BidsFile] = []
     for _, members in sorted(groups.items()):
         best = min(_preference(file, rank) for file, rank in members)
-        alternatives = [file for file, rank in members if _preference(file, rank) == best]
-        file, warnings = choose_echo(alternatives, metadata)
+        echoes: dict[str | None, BidsFile] = {}
+        # Some echoes of a set may be compressed and others not; of one that is both, the compressed file counts.
+        for file, rank in sorted(members, key=lambda member: not _is_compressed(member[0])):
+            if _preference(file, rank) == best:
+                echoes.setdefault(file.get("echo"), file)
+        file, warnings = choose_echo(list(echoes.values()), metadata)
         kept.append((file, warnings))
         passed.extend(other for other, _ in members if other != file)
     return kept, passed
@@ -216,8 +232,7 @@ def _preference(file: BidsFile, rank: int) -> tuple[object, ...]:
     """Order the alternatives of one scan; equal for the echoes of one set.
 
     The earlier rule wins; then a combined image over single echoes, an image without ``part`` over
-    ``part-mag``, the plain reconstruction over others, the scan's own space over another, and the compressed
-    over the plain file.
+    ``part-mag``, the plain reconstruction over others, and the scan's own space over another.
     """
     others = tuple(pair for pair in file.entities if pair[0] in ALTERNATIVES - {"echo"})
     return (
@@ -227,8 +242,11 @@ def _preference(file: BidsFile, rank: int) -> tuple[object, ...]:
         file.get("rec") or "",
         file.get("space") or "",
         others,
-        file.extension != ".nii.gz",
     )
+
+
+def _is_compressed(file: BidsFile) -> bool:
+    return file.extension == ".nii.gz"
 
 
 def choose_echo(

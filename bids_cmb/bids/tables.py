@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -202,8 +202,15 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None
     write_text(path, table_text(columns, rows))
 
 
-def read_table(path: Path) -> list[dict[str, str]]:
+def read_table(path: Path, required: Collection[str] = ()) -> list[dict[str, str]]:
     """Read a table as text cells by column name; ``n/a`` stays as it is.
+
+    Parameters
+    ----------
+    path
+        The file.
+    required
+        Columns that it must have, with or without rows.
 
     Raises
     ------
@@ -228,6 +235,9 @@ def read_table(path: Path) -> list[dict[str, str]]:
                 f"The table {path} is damaged: line {number} has not as many cells as its header."
             )
         rows.append(dict(zip(first, cells, strict=True)))
+    missing = sorted(set(required) - set(first))
+    if missing:
+        raise ValueError(f"The table {path} lacks the columns {', '.join(missing)}.")
     return rows
 
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 #: What stage 2 is told of a candidate besides its cube, see `bids_cmb.detector.discriminate.candidate_facts`.
 FACTS = 8

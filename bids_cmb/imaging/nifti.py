@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import shlex
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,7 +143,7 @@ def _file_size(path: Path) -> int:
     if path.is_symlink() and not path.exists():
         raise InputError(
             f"{path}: a link whose data are not here; fetch them first, for example with "
-            f"`datalad get {path}`."
+            f"`datalad get {shlex.quote(str(path))}`."
         )
     if path.is_dir():
         raise InputError(f"{path}: a folder where an image was expected.")

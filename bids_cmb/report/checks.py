@@ -26,9 +26,9 @@ ECHO_TIMES_MS: Mapping[Contrast, tuple[float, float]] = {
     "qsm": (3.0, 50.0),
 }
 FIELDS_TESLA = (1.4, 3.1)
-#: Below this similarity of image and template the regions deserve a look: good fits had 0.34 and more
+#: Below this similarity of image and template the regions deserve a look: good fits had 0.28 and more
 #: (``docs/mars_atlas.md``).
-LOWEST_SIMILARITY = 0.3
+LOWEST_SIMILARITY = 0.28
 #: Adult brains are rarely outside these volumes (ml): the mask may be wrong.
 BRAIN_ML = (800.0, 1900.0)
 _BINS = 80

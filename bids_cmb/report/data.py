@@ -97,6 +97,11 @@ class ScanResult:
     companions: tuple[Path, ...] = ()
 
     @property
+    def name(self) -> str:
+        """Name of the scan, as its record has it: that of its files without ``space``, with the image's suffix."""
+        return self.stem.name.replace(f"_space-{self.suffix}", "") + f"_{self.suffix}"
+
+    @property
     def title(self) -> str:
         """What a reader calls the scan, with the entities that tell it from its neighbours."""
         extra = " ".join(f"{key}-{value}" for key, value in self.entities.items())
@@ -136,7 +141,7 @@ def _records(output_dir: Path, subject: str) -> Iterator[tuple[str, dict[str, An
     """Yield the records of a subject's scans with their names, by name."""
     for path in sorted((output_dir / "logs" / "scans").glob(f"sub-{subject}_*.json")):
         record = read_json(path)
-        if record.get("participant_id") == f"sub-{subject}":
+        if record.get("participant_id") == f"sub-{subject}" and record.get("name", path.stem) == path.stem:
             yield path.stem, record
 
 
@@ -156,10 +161,13 @@ def _tail(output_dir: Path, log: str, lines: int = 25) -> str:
 
 
 def _outdated(output_dir: Path, subject: str) -> set[str]:
-    """Sources of a subject's scans whose files are of an earlier run: they failed since, or others took their place."""
+    """Names of a subject's scans whose files are of an earlier run: they failed since, or others took their place.
+
+    Not their sources: a scan may since come from a file of another kind, or from another dataset.
+    """
     return {
-        str(record.get("source"))
-        for _, record in _records(output_dir, subject)
+        name
+        for name, record in _records(output_dir, subject)
         if record.get("status") in ("failed", "superseded")
     }
 
@@ -180,7 +188,7 @@ def read_scans(output_dir: Path, subject: str, bids_dir: Path | None) -> list[Sc
     tables = sorted(folder.glob(f"**/anat/*{TABLE_ENDING}"))
     scans = [_read_scan(table, subject, roots) for table in tables if table.with_suffix(".json").is_file()]
     outdated = _outdated(output_dir, subject)
-    scans = [scan for scan in scans if scan.source not in outdated]
+    scans = [scan for scan in scans if scan.name not in outdated]
     return sorted(scans, key=lambda s: (s.session or "", CONTRASTS.index(s.contrast), s.stem.name))
 
 

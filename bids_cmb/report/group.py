@@ -62,6 +62,7 @@ def write_group_page(output_dir: Path) -> Path:
     unusual = {_scan(row): known(row.get("outliers")) for row in quality}
     done = [row for row in scans if row.get("status") == "done"]
     links = _links(scans, output_dir)
+    mars = regions(read_tsv(output_dir / "group_mars.tsv"))
     columns = {k: v for k, v in COLUMNS.items() if k != "n_cmb_reviewed" or reviewed}
     page = {
         "summary": _summary(scans, done),
@@ -73,7 +74,12 @@ def write_group_page(output_dir: Path) -> Path:
             for row in scans
         ],
         "bands": bands(done),
-        "mars": regions(read_tsv(output_dir / "group_mars.tsv")),
+        "mars": mars,
+        "unplaced": max(
+            0,
+            sum(count(row, "n_cmb") for row in done)
+            - sum(cell["count"] for row in mars for cell in row["cells"]),
+        ),
         "plot": lobar_deep(done, links),
         "strips": strips(quality, links),
         "outlier_z": f"{OUTLIER_Z:g}",

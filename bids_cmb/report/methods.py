@@ -131,7 +131,7 @@ def operating_point(scan: ScanResult) -> str:
     """Return the probability from which a candidate counts, as text; empty if the sidecar does not say."""
     thresholds = scan.sidecar.get("Thresholds")
     number = read_number(thresholds.get("operating_point")) if isinstance(thresholds, dict) else math.nan
-    return "" if math.isnan(number) else f"{number:.2f}"
+    return "" if math.isnan(number) else f"{number:.3g}"
 
 
 def _field(sidecar: Mapping[str, Any], name: str, key: str) -> object:

@@ -174,6 +174,6 @@ def _reason(finding: Finding, view: ScanView) -> str:
     if finding.fate == "stage2":
         point = f", below {view.threshold}" if view.threshold else ""
         score = finding.stage2_probability
-        return _REASONS["stage2"] + ("." if math.isnan(score) else f" ({score:.2f}{point}).")
+        return _REASONS["stage2"] + ("." if math.isnan(score) else f" ({score:.3g}{point}).")
     text = view.result.fates.get(finding.fate) or f"Removed by the rule “{finding.fate.replace('_', ' ')}”"
     return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")

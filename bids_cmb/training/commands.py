@@ -87,6 +87,10 @@ def add_commands(commands: Commands) -> None:
 def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.annotations is not None:
         return evaluate_dataset(arguments)
+    if arguments.results is not None:
+        raise UsageError(
+            "--results goes with --annotations: what is true of a BIDS dataset is not known without."
+        )
     from bids_cmb.detector.weights import load_model
     from bids_cmb.evaluation.evaluate import evaluate
     from bids_cmb.training.gallery import failure_gallery, failure_sheet
@@ -166,6 +170,10 @@ def _operating_points(arguments: argparse.Namespace) -> int:
             f"{contrast}: threshold {point['threshold']:g}, {point['found']:g} of {point['visible']:g} visible found, "
             f"{point['false']:g} false on {point['scans']:g} scans\n"
         )
+        if point["false"] > allowed * point["scans"]:
+            _log.warning(
+                "%s: even the highest threshold allows more than %g false per scan.", contrast, allowed
+            )
     return 0
 
 

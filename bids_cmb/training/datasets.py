@@ -11,6 +11,7 @@ import numpy as np
 
 from bids_cmb.bids.inputs import find_scans
 from bids_cmb.bids.outputs import ScanFiles
+from bids_cmb.bids.records import read_record, record_path
 from bids_cmb.bids.sidecars import load_json_object
 from bids_cmb.bids.tables import read_table
 from bids_cmb.detector.cleanup import LARGEST_DIAMETER
@@ -196,7 +197,10 @@ def written_pair(item: AnnotatedScan, results: Path) -> ScanPair | None:
     """
     files = ScanFiles(item.scan, results)
     table, image = files.path("candidates", ".tsv"), files.path("candidates")
-    if not table.is_file() or not image.is_file():
+    # The sidecar of the microbleeds is written last; a record may say that the files are of an earlier run.
+    record = read_record(record_path(results, files.stem))
+    complete = all(path.is_file() for path in (table, image, files.path("lesions", ".json")))
+    if not complete or (record is not None and record.status != "done"):
         return None
     try:
         rows = read_table(table)

@@ -37,6 +37,10 @@ def found(root: Path, **options: Any) -> dict[str, str]:
         ("swi/sub-1_GRE", "gre"),
         ("swi/sub-1_part-mag_GRE", "gre"),
         ("anat/sub-1_Chimap", "qsm"),
+        ("anat/sub-1_acq-3dmmiPAT2_T2starw", "gre"),
+        ("anat/sub-1_rec-semipar_T2starw", "gre"),
+        ("anat/sub-1_acq-hemipons_swi", "swi"),
+        ("anat/sub-1_acq-multiphase_T2starw", "gre"),
     ],
 )
 def test_every_kind_of_input_scan_is_found(dataset: Make, name: str, contrast: str) -> None:
@@ -54,6 +58,8 @@ def test_every_kind_of_input_scan_is_found(dataset: Make, name: str, contrast: s
         "anat/sub-1_acq-mnIP_swi",
         "anat/sub-1_acq-phase_T2starw",
         "anat/sub-1_acq-swiphase_T2starw",
+        "anat/sub-1_acq-swipha_T2starw",
+        "anat/sub-1_acq-3Dmip_swi",
         "anat/sub-1_part-phase_T2starw",
         "anat/sub-1_acq-swi_part-phase_T2starw",
         "anat/sub-1_echo-1_part-real_MEGRE",
@@ -140,6 +146,16 @@ def test_a_combined_image_comes_before_its_echoes(dataset: Make) -> None:
 def test_the_compressed_of_two_equal_files_is_taken(dataset: Make) -> None:
     root = dataset({f"sub-1/anat/sub-1_swi.{extension}": None for extension in ("nii", "nii.gz")})
     assert [scan.path.name for scan in find_scans(root)] == ["sub-1_swi.nii.gz"]
+
+
+def test_echoes_are_compared_whether_compressed_or_not(dataset: Make) -> None:
+    root = dataset(
+        {
+            "sub-1/anat/sub-1_echo-1_MEGRE.nii.gz": {"EchoTime": 0.005},
+            "sub-1/anat/sub-1_echo-2_MEGRE.nii": {"EchoTime": 0.02},
+        }
+    )
+    assert list(found(root)) == ["sub-1_echo-2_MEGRE"]
 
 
 def test_qsm_comes_from_derivatives_that_are_named_and_from_no_others(dataset: Make) -> None:

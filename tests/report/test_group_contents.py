@@ -57,6 +57,27 @@ def test_the_heat_map_adds_up_both_certainties_by_region_and_side(page: str) -> 
     assert len(rows) == 13
     assert rows["frontal"] == ["0.0", "0", "1.0", "333"]
     assert rows["thalamus"] == ["0.03", "9", "0.0", "0"]
+    assert "without a region" not in table[0]
+
+
+def test_the_heat_map_says_how_many_microbleeds_have_no_region(tmp_path: Path) -> None:
+    write_tsv(
+        tmp_path / "group_cmb.tsv",
+        ["participant_id", "source", "contrast", "status", "n_cmb", "n_lobar", "n_deep"],
+        [
+            {
+                "participant_id": "sub-1",
+                "source": "bids:raw:a",
+                "contrast": "swi",
+                "status": "done",
+                "n_cmb": 4,
+            }
+        ],
+    )
+    for name in ("mars", "quality"):
+        row = {"participant_id": "sub-1", "source": "bids:raw:a", "contrast": "swi", "F_L_definite": 1}
+        write_tsv(tmp_path / f"group_{name}.tsv", list(row), [row])
+    assert "3 without a region or a side" in write_group_page(tmp_path).read_text(encoding="utf-8")
 
 
 def test_strips_have_a_linked_dot_per_scan_in_its_group_and_ring_what_is_unusual(page: str) -> None:

@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from bids_cmb.bids.records import ScanRecord, write_record
 from bids_cmb.training.cli import main
 from bids_cmb.training.simulate.corpus import save_scan
 from bids_cmb.training.simulate.scan import SimulatedScan
@@ -78,6 +79,22 @@ def test_results_of_the_command_are_compared_with_annotations(
     assert main(command) == 2
 
 
+def test_results_of_an_earlier_run_do_not_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images, marks = make_tiny_dataset(tmp_path, {"1": "mask", "2": "mask", "3": "mask"})
+    results = tmp_path / "out"
+    for number, label in enumerate(("1", "2", "3")):
+        write_results(results, label, tiny_scan(number), found=2)
+    (results / "sub-2/anat/sub-2_space-T2starw_seg-CMB_dseg.json").unlink()  # never finished
+    record = ScanRecord(
+        "sub-3_T2starw", "sub-3", None, "bids:raw:x", "gre", "failed", "", "It broke.", "", "", 1, {}
+    )
+    write_record(results, record)
+    command = ["evaluate", str(images), "--annotations", str(marks), "--results", str(results)]
+    assert main([*command, "--out", str(tmp_path / "e")]) == 0
+    assert "gre (1 scans)" in capsys.readouterr().out
+    assert "2 annotated scans have no results" in (tmp_path / "e/evaluation.html").read_text(encoding="utf-8")
+
+
 def test_the_page_names_the_models_that_made_the_results(tmp_path: Path) -> None:
     images, marks = make_tiny_dataset(tmp_path, {"1": "mask", "2": "mask", "3": "mask"})
     results = tmp_path / "out"
@@ -107,6 +124,7 @@ def write_results(results: Path, label: str, scan: SimulatedScan, *, found: int)
     ]
     rows.append("9\t0\t0\t25\t0.2\t10\tstage2\tdeep")
     Path(f"{stem}.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    (folder / f"sub-{label}_space-T2starw_seg-CMB_dseg.json").write_text("{}", encoding="utf-8")
 
 
 def test_a_scan_without_a_brain_counts_as_missed_and_the_others_go_on(

@@ -100,15 +100,21 @@ def invert_tikhonov(
     """Closed-form inversion with a gradient penalty (Bilgic 2014)."""
     shape = field.shape[0], field.shape[1], field.shape[2]
     kernel = dipole_kernel(shape, spacing, b0)
-    axes = [
-        torch.fft.fftfreq(shape[0], device=field.device)[:, None, None],
-        torch.fft.fftfreq(shape[1], device=field.device)[None, :, None],
-        torch.fft.rfftfreq(shape[2], device=field.device)[None, None, :],
-    ]
+    axes = _frequencies(field)
     laplacian = sum((2 * torch.sin(math.pi * a) / d) ** 2 for a, d in zip(axes, spacing, strict=True))
     return torch.fft.irfftn(
         kernel * torch.fft.rfftn(field) / (kernel**2 + weight * laplacian + 1e-4), s=shape
     )
+
+
+def _frequencies(field: Tensor) -> list[Tensor]:
+    """Frequencies of the three axes of `rfftn`, cycles per voxel, each shaped to spread over the others."""
+    x, y, z = field.shape
+    return [
+        torch.fft.fftfreq(x, device=field.device)[:, None, None],
+        torch.fft.fftfreq(y, device=field.device)[None, :, None],
+        torch.fft.rfftfreq(z, device=field.device)[None, None, :],
+    ]
 
 
 def invert_total_variation(
@@ -117,11 +123,7 @@ def invert_total_variation(
     """Inversion with total variation by the alternating direction method (FANSI, Milovic 2018, linear form)."""
     shape = field.shape[0], field.shape[1], field.shape[2]
     kernel = dipole_kernel(shape, spacing, b0)
-    axes = [
-        torch.fft.fftfreq(shape[0], device=field.device)[:, None, None],
-        torch.fft.fftfreq(shape[1], device=field.device)[None, :, None],
-        torch.fft.rfftfreq(shape[2], device=field.device)[None, None, :],
-    ]
+    axes = _frequencies(field)
     steps = [(torch.exp(2j * math.pi * a) - 1) / d for a, d in zip(axes, spacing, strict=True)]
     penalty = 100 * weight
     data = kernel * torch.fft.rfftn(field)
