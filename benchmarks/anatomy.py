@@ -35,12 +35,10 @@ from bids_cmb.types import MARS_REGIONS, Candidate, Contrast, Detection, Volume,
 SHARED = Path(__file__).parents[2] / "shared/data"
 #: Shares of microbleeds by place: cortex, white matter of the lobes, deep, infratentorial.
 PLACES = (0.33, 0.40, 0.14, 0.13)
-#: Lesions of a head that lie as microbleeds fall.
-AS_THEY_FALL = 48
 
 
 def places(head: Head, rng: np.random.Generator) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Voxels to plant lesions at: some as microbleeds fall, and one in each region of MARS on a random side."""
+    """Voxels to plant lesions at: twelve as microbleeds fall, and one in each region of MARS on a random side."""
     category = np.zeros(256, np.uint8)
     for side in (0, 100):
         for k, (_, _, name) in enumerate(MARS_REGIONS, 1):
@@ -51,7 +49,7 @@ def places(head: Head, rng: np.random.Generator) -> Iterator[tuple[str, tuple[in
     )
     white = head.structures == STRUCTURES["white_matter"]
     groups = [(kind == 1) & tissue & ~white, (kind == 1) & white, (kind == 2) & tissue, (kind == 3) & tissue]
-    for group in rng.choice(4, AS_THEY_FALL, p=PLACES):
+    for group in rng.choice(4, 12, p=PLACES):
         choices = np.argwhere(groups[group])
         if len(choices):
             yield "incidence", tuple(choices[rng.integers(len(choices))])

@@ -14,9 +14,8 @@ from bids_cmb.anatomy.affine_fit import Fit, Look, fit_channel, map_points, robu
 from bids_cmb.anatomy.sampling import DoubleArray, Sample
 from bids_cmb.anatomy.template import Template
 
-#: Highest degree of the polynomials that shading is made of: remnants of the background field of a QSM vary faster across
-#: the brain than the profile of a coil.
-DEGREE = 5
+#: Highest degree of the polynomials that shading is made of.
+DEGREE = 3
 #: Length that coordinates are counted in, so that powers stay near one, mm.
 _UNIT_MM = 80.0
 #: Ridge of the fit, as a share of the weight of all points: too little to matter where there are many.
@@ -47,7 +46,7 @@ def without_shading(sample: Sample, template: Template, fit: Fit) -> Sample:
         _, residual = fit_channel(look.shares, channel, base)
         weight = (base * robust_weight(residual)).astype(np.float64)
         # Sums in one order, whatever the number of threads (`bids_cmb.anatomy.sampling`).
-        normal = np.einsum("pn,qn->pq", smooth * weight, smooth, optimize=False)
+        normal = np.einsum("pn,qn,n->pq", smooth, smooth, weight, optimize=False)
         normal[np.diag_indices_from(normal)] += _RIDGE * float(weight.sum())
         right = np.einsum("pn,n->p", smooth, weight * residual)
         shading = np.einsum("pn,p->n", smooth, np.linalg.solve(normal, right))
