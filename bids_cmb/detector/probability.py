@@ -13,7 +13,7 @@ _BORROWED = 10.0
 #: How far the log-odds follow that share, from 0 (not at all) to 1 (as if the share were known), and the greatest change:
 #: hundreds of peaks in the noise shall not hide a microbleed. On scans with few bleeds (`benchmarks/following_the_scan.py`)
 #: nothing is lost by following fully.
-FOLLOWED, GREATEST = 1.0, 2.5
+FOLLOWED, GREATEST = 1.0, 1.0
 
 
 @dataclass(frozen=True)
