@@ -143,7 +143,7 @@ def list_from_database(root: Path, database: Path, subjects: Sequence[str]) -> l
     Raises
     ------
     UsageError
-        If the database is not one of this dataset, or can't be read or made.
+        If the database is not one of this dataset, knows none of a subject's images, or can't be read or made.
     """
     wanted = set(subjects)
     paths = _indexed_paths(root, database)
@@ -161,6 +161,13 @@ def list_from_database(root: Path, database: Path, subjects: Sequence[str]) -> l
         and file.extension in IMAGE_EXTENSIONS
         and file.relative.split("/")[0] == f"sub-{file.get('sub')}"
     ]
+    known = {path.relative_to(root).parts[0] for path in paths}
+    for subject in subjects:
+        if f"sub-{subject}" not in known and list_images(root, [subject]):
+            raise UsageError(
+                f"The pybids database in {database} does not know sub-{subject}: it is older than the dataset; "
+                "remove it, or name an empty folder."
+            )
     return sorted(kept, key=lambda file: file.relative)
 
 

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +30,6 @@ from bids_cmb.report.viewer import viewer_data
 from bids_cmb.types import Contrast, Point, Volume
 from bids_cmb.wording import counted
 
-Side = Literal["radiological", "neurological"]
 #: Microbleeds of two scans of a session that are nearer than this are the same (mm).
 SAME_PLACE_MM = 4.0
 REVIEW_FOLDER = "review/"
@@ -41,7 +40,6 @@ def write_subject_page(
     subject: str,
     *,
     bids_dir: Path | None,
-    side: Side = "radiological",
     viewer: bool = False,
 ) -> Path:
     """Write ``OUTPUT_DIR/sub-<subject>.html`` from the subject's files.
@@ -55,8 +53,6 @@ def write_subject_page(
     bids_dir
         Root of the raw dataset, where the sidecars' ``Sources`` lead; None: where the output folder's
         ``DatasetLinks`` say. A source that is not there costs the pictures, not the page.
-    side
-        Which way round axial and coronal pictures are shown at first.
     viewer
         Whether the page carries each scan, to scroll through: some megabytes more.
 
@@ -91,7 +87,7 @@ def write_subject_page(
         [read_asset("base.css"), read_asset("subject.css")],
         scripts,
         page=page,
-        side=side,
+        side="radiological",
     )
     path = output_dir / f"sub-{subject}.html"
     write_page(path, text)

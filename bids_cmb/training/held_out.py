@@ -47,7 +47,7 @@ class HeldOutResult:
     candidates: int
 
 
-def judge_scan(path: Path, model: Model, *, device: str = "cpu", with_anatomy: bool = True) -> HeldOutResult:
+def judge_scan(path: Path, model: Model, *, with_anatomy: bool = True) -> HeldOutResult:
     """Run one simulated scan through prepare, detect, locate and clean-up, and match it.
 
     Parameters
@@ -56,8 +56,6 @@ def judge_scan(path: Path, model: Model, *, device: str = "cpu", with_anatomy: b
         From `bids_cmb.training.simulate.corpus.save_scan`.
     model
         The detector.
-    device
-        ``cpu`` or ``cuda``.
     with_anatomy
         Register to MNI for the zones of the clean-up (a few seconds per scan).
     """
@@ -68,7 +66,7 @@ def judge_scan(path: Path, model: Model, *, device: str = "cpu", with_anatomy: b
     except InputError as error:  # the main job refuses the scan: all its bleeds are missed
         _log.warning("%s: %s", path.name, error)
         return compared(path.stem, scan, Detection((), np.zeros(scan.image.shape, np.int32)))
-    detection = detect(ready.image, ready.brain_mask, contrast, model, device=device)
+    detection = detect(ready.image, ready.brain_mask, contrast, model, device="cpu")
     zones: Anatomy | None = None
     if with_anatomy:
         from bids_cmb.anatomy.locate import locate
@@ -82,7 +80,6 @@ def judge_scans(
     paths: Sequence[Path],
     model: str | None,
     *,
-    device: str = "cpu",
     with_anatomy: bool = True,
     processes: int = 1,
     threshold: float | None = None,
@@ -95,14 +92,14 @@ def judge_scans(
         Simulated scans.
     model
         Name or path of the detector, as for `load_model`.
-    device, with_anatomy
+    with_anatomy
         As for `judge_scan`.
     processes
         Scans at once.
     threshold
         Operating point; None for the model's own.
     """
-    judge = partial(_judge_with, model=model, threshold=threshold, device=device, with_anatomy=with_anatomy)
+    judge = partial(_judge_with, model=model, threshold=threshold, with_anatomy=with_anatomy)
     if processes == 1:
         yield from zip(paths, map(judge, paths), strict=True)
         return
@@ -117,9 +114,9 @@ def _one_thread() -> None:
 
 
 def _judge_with(
-    path: Path, *, model: str | None, threshold: float | None, device: str, with_anatomy: bool
+    path: Path, *, model: str | None, threshold: float | None, with_anatomy: bool
 ) -> HeldOutResult:
-    return judge_scan(path, _model(model, threshold), device=device, with_anatomy=with_anatomy)
+    return judge_scan(path, _model(model, threshold), with_anatomy=with_anatomy)
 
 
 @lru_cache(maxsize=1)

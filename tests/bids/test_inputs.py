@@ -363,6 +363,9 @@ def test_pybids_database_is_made_and_used(dataset: Make, tmp_path: Path) -> None
     other = dataset({"sub-1/anat/sub-1_swi.nii.gz": None}, name="other")
     with pytest.raises(UsageError, match="pybids database"):
         find_scans(other, database_dir=database)
+    dataset({"sub-3/anat/sub-3_swi.nii.gz": None})
+    with pytest.raises(UsageError, match="does not know sub-3: it is older"):
+        find_scans(root, database_dir=database, participant_labels=["3"])
 
 
 def test_listing_some_subjects_of_a_large_dataset_is_quick(tmp_path: Path) -> None:
