@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,10 +116,10 @@ def _take_down(job: Job, outcome: Outcome, config: RunConfig, log: RunLog, tally
     """Keep the record of a job, tell of it and count it."""
     if isinstance(job, ScanJob):
         write_record(config.output_dir, record_of(job, outcome))
-        if (
-            outcome.status == "failed"
-        ):  # the page shows an earlier result; a new one follows if pages are asked for
-            (config.output_dir / f"sub-{job.scan.subject}.html").unlink(missing_ok=True)
+        # The page shows an earlier result; a new one follows where pages are asked for.
+        if outcome.status == "failed":
+            with suppress(OSError):
+                (config.output_dir / f"sub-{job.scan.subject}.html").unlink()
     contrast = f" ({job.scan.contrast})" if isinstance(job, ScanJob) else ""
     if outcome.status == "done":
         sentence = f"{job.name}{contrast}: {outcome.message}, {outcome.seconds:.0f} s"
