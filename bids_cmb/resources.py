@@ -103,7 +103,7 @@ def settled(config: RunConfig) -> Iterator[Path]:
         If no scratch files can be written.
     """
     environment, temporary = dict(os.environ), tempfile.tempdir
-    with _scratch_folder(config.work_dir) as folder:
+    with _scratch_folder(config.work_dir, config.output_dir) as folder:
         try:
             os.environ.update(_settings(folder, config.omp_nthreads))
             tempfile.tempdir = str(folder)
@@ -115,31 +115,45 @@ def settled(config: RunConfig) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _scratch_folder(parent: Path | None) -> Iterator[Path]:
+def _scratch_folder(parent: Path | None, output_dir: Path) -> Iterator[Path]:
+    """Make a folder in `parent` or, without one, where temporary files go or, if nothing can be written there, in the output
+    folder: a container with a read-only root and no /tmp has no other place.
+    """  # noqa: D205
+    prefix = SCRATCH_PREFIX
     try:
         if parent is not None:
             parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=private_prefix(SCRATCH_PREFIX), dir=parent))
+        try:
+            folder = _private_folder(prefix, parent)
+        except OSError:
+            if parent is not None or not output_dir.is_dir():
+                raise
+            prefix = f".{SCRATCH_PREFIX}"
+            folder = _private_folder(prefix, output_dir)
     except OSError as error:
         raise UsageError(
             f"No scratch files can be written in {parent or 'the temporary folder'} "
             f"({error.strerror or error}); name a folder with --work-dir."
         ) from error
     try:
-        _remove_abandoned_scratch(folder.parent)
+        _remove_abandoned_scratch(folder.parent, prefix)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _remove_abandoned_scratch(parent: Path) -> None:
+def _private_folder(prefix: str, parent: Path | None) -> Path:
+    return Path(tempfile.mkdtemp(prefix=private_prefix(prefix), dir=parent))
+
+
+def _remove_abandoned_scratch(parent: Path, prefix: str) -> None:
     """Remove the scratch folders that killed runs of this user left on this machine."""
     try:
         with os.scandir(parent) as entries:
             left = [
                 entry.path
                 for entry in entries
-                if has_lost_owner(entry.name, SCRATCH_PREFIX)
+                if has_lost_owner(entry.name, prefix)
                 and entry.is_dir(follow_symlinks=False)
                 and entry.stat(follow_symlinks=False).st_uid == os.geteuid()
             ]

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from bids_cmb.bids.description import check_output_dir
 from bids_cmb.config import RunConfig
 from bids_cmb.errors import UsageError
-from bids_cmb.resources import available_cpus, settled
+from bids_cmb.files import private_prefix
+from bids_cmb.resources import SCRATCH_PREFIX, available_cpus, settled
 from bids_cmb.run_log import job_log
 
 
@@ -51,6 +53,26 @@ def test_no_place_for_scratch_files_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="--work-dir"), settled(config(tmp_path, tmp_path / "file")):
         pass
+
+
+def test_without_a_place_for_temporary_files_they_go_to_the_output_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(UsageError, match="--work-dir"), settled(config(tmp_path)):
+        pass
+    out = tmp_path / "out"
+    out.mkdir()
+    left = (
+        out / f".{private_prefix(SCRATCH_PREFIX).rsplit('-', 2)[0]}-999999999-x"
+    )  # of a run that was killed
+    left.mkdir()
+    with settled(config(tmp_path)) as scratch:
+        assert scratch.parent == out
+        assert scratch.name.startswith(".")
+        assert not left.exists()
+        check_output_dir(out, to_fill=True)  # of another run, at the same time
+    assert list(out.iterdir()) == []
 
 
 def test_processors_are_counted() -> None:
