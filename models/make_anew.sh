@@ -67,5 +67,5 @@ app train TRAINING VALIDATION --name bids-cmb-1 --out trained --processes "$proc
 mkdir -p models
 cp trained/bids-cmb-1.json trained/bids-cmb-1.safetensors models/
 simulate VALIDATION 16 --heads philips.npz --seed 22300 # operating points rest on twice as many scans
-app operating-points VALIDATION --model models --false-per-scan 0.5 --processes "$processes"
+app operating-points VALIDATION --model models --false-per-scan 0.75 --processes "$processes"
 echo "The new model is $PWD/models."

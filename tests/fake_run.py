@@ -52,9 +52,9 @@ def load_model(name: str | None) -> FakeModel:
 
 
 def prepare(volume: Any, contrast: str, *, brain_mask: Any = None, metadata: Any = None) -> Prepared:
-    del contrast, metadata
+    del metadata
     mask = brain_mask if brain_mask is not None else ndimage.binary_fill_holes(volume.data > 10)
-    method = "thresholds" if brain_mask is None else "given"
+    method = "given" if brain_mask is not None else "support" if contrast == "qsm" else "thresholds"
     return Prepared(volume, np.asarray(mask), 21.5, method, ("Simulated warning.",))
 
 

@@ -157,6 +157,19 @@ def test_sidecars_say_where_results_come_from(dataset: Make, run_here: Run, tmp_
     assert (folder / "sub-1_ses-a_from-T2starw_to-MNI152NLin2009aSym_mode-image_xfm.nii.gz").is_file()
 
 
+def test_an_image_that_came_masked_is_said_to_be_stripped(
+    dataset: Make, run_here: Run, tmp_path: Path
+) -> None:
+    names = ("T2starw", "Chimap")
+    root = dataset({f"sub-1/anat/sub-1_{name}.nii.gz": None for name in names})
+    assert run_here(root, tmp_path / "out", "--save-preproc") == 0
+    sidecars = [
+        json.loads((tmp_path / f"out/sub-1/anat/sub-1_space-{name}_desc-preproc_{name}.json").read_text())
+        for name in names
+    ]
+    assert [sidecar["SkullStripped"] for sidecar in sidecars] == [False, True]
+
+
 def test_compressed_files_carry_neither_name_nor_time(dataset: Make, run_here: Run, tmp_path: Path) -> None:
     assert run_here(dataset({"sub-1/anat/sub-1_swi.nii.gz": None}), tmp_path / "out") == 0
     for path in (tmp_path / "out").rglob("*.nii.gz"):
