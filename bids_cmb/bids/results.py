@@ -131,7 +131,7 @@ def _read_scan(
         try:
             lesions = read_table(table_path, ("certainty", "mars_category", "volume"))
         except ValueError as error:
-            problem = str(error)
+            problem = f"{error} Run the participant level again."
         if not problem and record is not None and not _is_as_written(table_path, record):
             problem = (
                 f"The table {table_path} has changed since it was written: run the participant level again."

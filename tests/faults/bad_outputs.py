@@ -279,7 +279,7 @@ GROUP: tuple[Case, ...] = (
         "group on a truncated table", spoiled("seg-CMB_dseg.tsv", b"index\tx\n1\n"), "is damaged: line 2"
     ),
     group_case(
-        "group on a table of another kind", spoiled("seg-CMB_dseg.tsv", b"a\tb\n1\t2\n"), "lacks columns"
+        "group on a table of another kind", spoiled("seg-CMB_dseg.tsv", b"a\tb\n1\t2\n"), "lacks the columns"
     ),
     group_case("group on an empty table", spoiled("seg-CMB_dseg.tsv", b""), "is empty"),
     group_case("group on a binary table", spoiled("seg-CMB_dseg.tsv", b"\xff\x00"), "it is not UTF-8 text"),
