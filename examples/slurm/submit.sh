@@ -27,8 +27,9 @@ mkdir -p "$RUN_DIR"
 # shellcheck source-path=SCRIPTDIR
 source "$HERE/job.sh"
 bids_cmb participant --dry-run "$@" > "$RUN_DIR/plan.tsv" || {
+  status=$?
   cat "$RUN_DIR/plan.tsv" >&2 # where there is nothing to do, it says why
-  exit 1
+  exit "$status"
 }
 awk -F '\t' 'NR > 1 && !seen[$1]++ { print $1 }' "$RUN_DIR/plan.tsv" > "$RUN_DIR/subjects.txt"
 count=$(wc -l < "$RUN_DIR/subjects.txt")
