@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from bids_cmb.bids.listing import check_labels
 from bids_cmb.bids.quality import QUALITY_COLUMNS, quality_rows
 from bids_cmb.bids.results import ScanOutcome, read_outcomes
 from bids_cmb.bids.review import GROUP_REVIEW_COLUMNS, count_reviews
@@ -23,7 +24,6 @@ from bids_cmb.bids.tables import (
     write_table,
 )
 from bids_cmb.config import ExitCode
-from bids_cmb.errors import UsageError
 from bids_cmb.files import remove_abandoned, write_json
 from bids_cmb.resources import settled
 from bids_cmb.run_log import RunLog, terminal_logging
@@ -104,14 +104,14 @@ def run_group(config: RunConfig) -> int:
     output_dir = config.output_dir
     with terminal_logging(config.verbosity), settled(config):
         scans = list(read_outcomes(output_dir))
-        if config.participant_labels or config.session_labels:
-            _check_labels(config, scans)
-            _log.warning("The group level covers all results in OUTPUT_DIR; labels are ignored.")
         if not scans:
             sys.stdout.write(
                 f"bids-cmb: nothing to do: {output_dir} has no results of the participant level.\n"
             )
             return ExitCode.FAILED
+        if config.participant_labels or config.session_labels:
+            _check_labels(config, scans)
+            _log.warning("The group level covers all results in OUTPUT_DIR; labels are ignored.")
         if config.dry_run:
             rows = (cmb_row(scan) for scan in scans)
             sys.stdout.writelines(f"{row['source']}\t{row['contrast']}\t{row['status']}\n" for row in rows)
@@ -139,15 +139,10 @@ def run_group(config: RunConfig) -> int:
 
 def _check_labels(config: RunConfig, scans: Sequence[ScanOutcome]) -> None:
     """Refuse labels that no result has, although the tables are of all: they are mistakes at either level."""
-    known = {scan.participant_id for scan in scans} | {scan.session_id for scan in scans if scan.session_id}
-    asked = [f"sub-{label}" for label in config.participant_labels]
-    asked += [f"ses-{label}" for label in config.session_labels]
-    missing = sorted(set(asked) - known)
-    if missing and known:
-        raise UsageError(
-            f"{missing[0]} has no results in {config.output_dir}; there are {', '.join(sorted(known)[:20])}"
-            f"{f' and {len(known) - 20} more' if len(known) > 20 else ''}."
-        )
+    subjects = sorted({scan.participant_id.removeprefix("sub-") for scan in scans})
+    sessions = sorted({scan.session_id.removeprefix("ses-") for scan in scans if scan.session_id})
+    check_labels("sub-", config.participant_labels, subjects, config.output_dir)
+    check_labels("ses-", config.session_labels, sessions, config.output_dir)
 
 
 def _write_page(output_dir: Path) -> str:

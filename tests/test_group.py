@@ -184,7 +184,7 @@ def test_labels_without_results_are_a_mistake(
 ) -> None:
     capsys.readouterr()
     assert group(run_here, results, "--participant-label", "02", "77") == 2
-    assert "sub-77 has no results" in capsys.readouterr().err
+    assert "sub-77 is not in" in capsys.readouterr().err
     assert not (results / "group_cmb.tsv").exists()
     assert group(run_here, results, "--participant-label", "02", "--session-label", "a") == 0
     assert "labels are ignored" in capsys.readouterr().err

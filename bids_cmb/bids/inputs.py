@@ -10,10 +10,15 @@ from pathlib import Path
 
 from bids_cmb.bids.companions import find_brain_mask, find_t1w
 from bids_cmb.bids.entities import BidsFile
-from bids_cmb.bids.listing import list_from_database, list_images, list_sessions, list_subjects
+from bids_cmb.bids.listing import (
+    check_labels,
+    list_from_database,
+    list_images,
+    list_sessions,
+    list_subjects,
+)
 from bids_cmb.bids.rules import Filters, first_matches, has_unusable_type, select
 from bids_cmb.bids.sidecars import SidecarReader, tidy_metadata
-from bids_cmb.errors import UsageError
 from bids_cmb.types import CONTRASTS, Contrast, Scan
 
 _log = logging.getLogger(__name__)
@@ -75,7 +80,7 @@ def find_scans(
     raw = Dataset(RAW, bids_dir)
     others = [Dataset(name, root) for name, root in derivatives]
     present = list_subjects(bids_dir)
-    subjects = _check_labels("sub-", participant_labels, present, bids_dir)
+    subjects = check_labels("sub-", participant_labels, present, bids_dir)
     files = (
         list_from_database(bids_dir, database_dir, subjects)
         if database_dir
@@ -84,7 +89,7 @@ def find_scans(
     by_subject = {subject: list(group) for subject, group in groupby(files, key=lambda file: file.get("sub"))}
     if session_labels:
         sessions = {name for dataset in (raw, *others) for name in list_sessions(dataset.root, present)}
-        _check_labels("ses-", session_labels, sorted(sessions), bids_dir)
+        check_labels("ses-", session_labels, sorted(sessions), bids_dir)
     readers = {dataset.name: SidecarReader(dataset.root) for dataset in (raw, *others)}
     scans: list[Scan] = []
     for subject in subjects:
@@ -100,19 +105,6 @@ def find_scans(
         for problem in reader.problems:
             _log.warning("%s", problem)
     return scans
-
-
-def _check_labels(prefix: str, wanted: Sequence[str], present: Sequence[str], root: Path) -> list[str]:
-    """Return the labels to work on, sorted; a label that is not there is an error that lists what is."""
-    missing = sorted(set(wanted) - set(present))
-    if missing:
-        shown = ", ".join(prefix + label for label in present[:20]) or f"no {prefix} folders"
-        more = f" and {len(present) - 20} more" if len(present) > 20 else ""
-        names = ", ".join(prefix + label for label in missing)
-        raise UsageError(
-            f"{names} {'is' if len(missing) == 1 else 'are'} not in {root}, which has {shown}{more}."
-        )
-    return sorted(set(wanted) or present)
 
 
 def _scans_of_subject(

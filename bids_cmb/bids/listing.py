@@ -203,6 +203,25 @@ def _make_database(root: Path, database: Path) -> None:
             part.replace(database / part.name)
 
 
+def check_labels(prefix: str, wanted: Sequence[str], present: Sequence[str], root: Path) -> list[str]:
+    """Return the labels to work on, sorted: those wanted, or all.
+
+    Raises
+    ------
+    UsageError
+        If a label is not there, with a sentence that lists what is.
+    """
+    missing = sorted(set(wanted) - set(present))
+    if missing:
+        shown = ", ".join(prefix + label for label in present[:20]) or f"no {prefix} folders"
+        more = f" and {len(present) - 20} more" if len(present) > 20 else ""
+        names = ", ".join(prefix + label for label in missing)
+        raise UsageError(
+            f"{names} {'is' if len(missing) == 1 else 'are'} not in {root}, which has {shown}{more}."
+        )
+    return sorted(set(wanted) or present)
+
+
 def names_in(folder: Path) -> list[str]:
     """Names of what lies in a folder, sorted; none if it is not there or can't be read."""
     try:

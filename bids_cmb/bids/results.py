@@ -149,7 +149,7 @@ def _read_scan(
 
 def _is_as_written(path: Path, record: ScanRecord) -> bool:
     """Whether a file is as long as the record says: a table that was cut off may still look like one."""
-    return path.stat().st_size == record.sizes.get(path.name, path.stat().st_size)
+    return record.sizes.get(path.name) in (None, path.stat().st_size)
 
 
 def _failed(record: ScanRecord, problem: str) -> ScanOutcome:

@@ -37,9 +37,6 @@ _PHASE = re.compile(
     re.IGNORECASE,
 )
 
-#: Suffixes of scans, see `classify`.
-_SCAN_SUFFIXES = frozenset({"swi", "T2starw", "MEGRE", "Chimap", "GRE"})
-
 #: How fMRIPrep's filter files say null and any value.
 _QUERIES: Mapping[object, object] = {"Query.NONE": None, "Query.ANY": "*"}
 
@@ -52,8 +49,11 @@ def classify(file: BidsFile) -> tuple[Contrast, int] | None:
 
     The rules are the table of input scans in the user's guide.
     """
-    if not _usable(file):
-        return None
+    return _by_suffix(file) if _usable(file) else None
+
+
+def _by_suffix(file: BidsFile) -> tuple[Contrast, int] | None:
+    """What `classify` returns of a file that is neither a projection nor another part."""
     says_swi = [("swi" in (file.get(key) or "").lower()) for key in ("acq", "rec")]
     found: tuple[Contrast, int] | None = None
     if file.folder == "anat":
@@ -171,7 +171,7 @@ def select(files: Iterable[BidsFile], filters: Filters) -> list[tuple[BidsFile, 
     replacing: list[Contrast] = [c for c in CONTRASTS if "suffix" in filters.get(c, {})]
     chosen: list[tuple[BidsFile, Contrast, int]] = []
     for file in files:
-        if file.suffix in _SCAN_SUFFIXES and (_is_projection(file) or _is_phase(file)):
+        if _by_suffix(file) and (_is_projection(file) or _is_phase(file)):
             _log.info("%s was left out: its name says that it is a projection or a phase image.", file.path)
         claimed = next((c for c in replacing if _usable(file) and passes(file, filters[c])), None)
         if claimed is not None:
@@ -211,7 +211,7 @@ def first_matches(
         best = min(_preference(file, rank) for file, rank in members)
         echoes: dict[str | None, BidsFile] = {}
         # Some echoes of a set may be compressed and others not; of one that is both, the compressed file counts.
-        for file, rank in sorted(members, key=lambda member: not _is_compressed(member[0])):
+        for file, rank in sorted(members, key=lambda member: member[0].extension != ".nii.gz"):
             if _preference(file, rank) == best:
                 echoes.setdefault(file.get("echo"), file)
         file, warnings = choose_echo(list(echoes.values()), metadata)
@@ -243,10 +243,6 @@ def _preference(file: BidsFile, rank: int) -> tuple[object, ...]:
         file.get("space") or "",
         others,
     )
-
-
-def _is_compressed(file: BidsFile) -> bool:
-    return file.extension == ".nii.gz"
 
 
 def choose_echo(
