@@ -120,16 +120,12 @@ def _scratch_folder(parent: Path | None, output_dir: Path) -> Iterator[Path]:
     folder: a container with a read-only root and no /tmp has no other place.
     """  # noqa: D205
     prefix = SCRATCH_PREFIX
+    if parent is None and output_dir.is_dir() and not _has_temporary_folder():
+        parent, prefix = output_dir, f".{SCRATCH_PREFIX}"
     try:
         if parent is not None:
             parent.mkdir(parents=True, exist_ok=True)
-        try:
-            folder = _private_folder(prefix, parent)
-        except OSError:
-            if parent is not None or not output_dir.is_dir():
-                raise
-            prefix = f".{SCRATCH_PREFIX}"
-            folder = _private_folder(prefix, output_dir)
+        folder = Path(tempfile.mkdtemp(prefix=private_prefix(prefix), dir=parent))
     except OSError as error:
         raise UsageError(
             f"No scratch files can be written in {parent or 'the temporary folder'} "
@@ -142,8 +138,11 @@ def _scratch_folder(parent: Path | None, output_dir: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _private_folder(prefix: str, parent: Path | None) -> Path:
-    return Path(tempfile.mkdtemp(prefix=private_prefix(prefix), dir=parent))
+def _has_temporary_folder() -> bool:
+    try:
+        return os.access(tempfile.gettempdir(), os.W_OK)
+    except FileNotFoundError:  # none of the usual places can be written to
+        return False
 
 
 def _remove_abandoned_scratch(parent: Path, prefix: str) -> None:
