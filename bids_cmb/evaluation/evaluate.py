@@ -18,7 +18,7 @@ from bids_cmb.evaluation.detection import (
     tables_by_convention,
 )
 from bids_cmb.evaluation.froc import Froc, froc
-from bids_cmb.evaluation.matching import MatchRule, ScanMatch, match_scan
+from bids_cmb.evaluation.matching import ScanMatch, match_scan
 from bids_cmb.evaluation.reliability import Reliability, reliability
 from bids_cmb.evaluation.strata import lesion_strata, places_right, scan_strata
 
@@ -70,17 +70,13 @@ class Part:
         raise KeyError((group, name))
 
 
-def evaluate(
-    pairs: Sequence[ScanPair], *, rule: MatchRule | None = None, replicates: int = REPLICATES
-) -> tuple[Part, ...]:
+def evaluate(pairs: Sequence[ScanPair], *, replicates: int = REPLICATES) -> tuple[Part, ...]:
     """Compare references and predictions of all scans.
 
     Parameters
     ----------
     pairs
         One per scan; ``attributes["contrast"]`` sorts them into parts.
-    rule
-        Distances of the primary matching.
     replicates
         Bootstrap draws of subjects.
 
@@ -89,7 +85,7 @@ def evaluate(
     tuple of Part
         One per contrast by name; first all scans together, if there are several contrasts.
     """
-    matches = [match_scan(pair, rule) for pair in pairs]
+    matches = [match_scan(pair) for pair in pairs]
     contrasts = sorted({pair.attributes.get("contrast", "") for pair in pairs})
     parts = [
         (contrast or ALL, [m for m in matches if m.pair.attributes.get("contrast", "") == contrast])

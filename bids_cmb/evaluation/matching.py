@@ -26,6 +26,9 @@ IntMatrix = npt.NDArray[np.int64]
 FloatMatrix = npt.NDArray[np.float64]
 Lesion = Reference | Prediction
 
+#: Centres that belong together by the convention of VALDO 2021 are less than this apart, mm.
+VALDO_MM = 5.0
+
 
 @dataclass(frozen=True)
 class MatchRule:
@@ -244,7 +247,7 @@ class Counts:
     true: int
 
 
-def valdo_counts(pair: ScanPair, distance: float = 5.0) -> Counts:
+def valdo_counts(pair: ScanPair) -> Counts:
     """Count by the convention of VALDO 2021: one to one, nearest first, less than 5 mm between centres.
 
     Outlines of accepted predictions and of lesions are taken apart into components by faces first. No lesion
@@ -253,7 +256,7 @@ def valdo_counts(pair: ScanPair, distance: float = 5.0) -> Counts:
     references, predictions = _visible(pair)
     whole = _by_faces(references, pair.grid), _by_faces(predictions, pair.grid)
     apart = cdist(*whole) if len(whole[0]) and len(whole[1]) else np.zeros((0, 0))
-    near = np.argwhere(apart < distance)
+    near = np.argwhere(apart < VALDO_MM)
     taken: tuple[set[int], set[int]] = (set(), set())
     for i, j in near[np.argsort(apart[tuple(near.T)], kind="stable")].tolist():
         if i not in taken[0] and j not in taken[1]:

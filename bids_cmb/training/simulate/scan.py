@@ -64,16 +64,11 @@ def simulate_scan(
     *,
     count: int | None = None,
     protocol: Protocol | None = None,
-    device: torch.device | str = "cpu",
     spacing: float = FINE_SPACING,
-    widen: float = 1.0,
 ) -> SimulatedScan:
     """Simulate one scan; see `simulate_session`, of which this is the case with one contrast."""
     protocols = None if protocol is None else {contrast: protocol}
-    session = simulate_session(
-        head, seed, (contrast,), count=count, protocols=protocols, device=device, spacing=spacing, widen=widen
-    )
-    return session[0]
+    return simulate_session(head, seed, (contrast,), count=count, protocols=protocols, spacing=spacing)[0]
 
 
 @torch.no_grad()
