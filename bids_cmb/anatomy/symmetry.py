@@ -48,9 +48,9 @@ def symmetry(
     sign = 1.0 if contrast == "qsm" else -1.0
     own, _ = _standing_out(volume, points, sign)
     _, other = _standing_out(volume, registration.back(mirrored), sign)
-    share = other / np.maximum(own, np.finfo(np.float64).tiny)  # whatever the image's unit
     # Where nothing stands out, nothing tells the sides apart: alike.
-    alike = np.where(own > 0, (share - UNLIKE) / (ALIKE - UNLIKE), 1.0)
+    share = np.divide(other, own, out=np.full_like(own, ALIKE), where=own > 0)
+    alike = (share - UNLIKE) / (ALIKE - UNLIKE)
     return np.clip(alike, 0, 1).astype(np.float32)
 
 

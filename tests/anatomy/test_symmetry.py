@@ -60,6 +60,14 @@ def test_only_what_is_on_both_sides_is_held_to_be_mineral(contrast: Contrast, si
     assert strength_at(small, brain, registration, contrast) > 0.9
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_place_fainter_than_its_surround_is_alike_without_a_complaint() -> None:
+    registration = turned()
+    volume, brain = scan_with([_PALLIDUM], registration, -1.0)  # dark, where a QSM's mineral is bright
+    volume = replace(volume, data=volume.data * np.float32(1e4))  # some scanners store thousands
+    assert strength_at(volume, brain, registration, "qsm") > 0.9
+
+
 def test_a_deformation_is_undone() -> None:
     registration = turned()
     points = np.random.default_rng(0).uniform(-60, 60, (200, 3))
