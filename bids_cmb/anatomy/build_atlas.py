@@ -33,6 +33,8 @@ DATA_DIR = Path(__file__).parents[1] / "data"
 CLASS_SPACING_MM = 3
 #: Grid of the zones of mimics, mm.
 ZONE_SPACING_MM = 2
+#: Share of fluid in the template from which what goes on from the atrium counts as occipital horn, and where it begins, mm.
+HORN_FLUID, HORN_Y = 0.2, -45.0
 
 # How bright each tissue is made on both sides of the registration; white matter is one.
 _WHITE_LIKE = (2, 41, 77, 7, 46, 16, 28, 60, 251, 252, 253, 254, 255, 85, 13, 52)
@@ -130,6 +132,26 @@ def trim_nuclei(labels: DkArray, white: FloatArray) -> DkArray:
         rim = mask & (ndimage.distance_transform_edt(mask) <= 2.0) & (white > 0.5)
         out[rim] = 2 if number < 40 else 41
     return out
+
+
+def with_occipital_horns(
+    labels: DkArray, brain: BoolArray, grey: FloatArray, white: FloatArray, grid: landmarks.WorldGrid
+) -> DkArray:
+    """Carry the lateral ventricles on into the fluid that the template shows behind them.
+
+    An average parcellation has lost the thin occipital horns: its ventricles end at y -58 mm, those of the template at -80.
+    Only what the parcellation calls white matter or cortex is taken, and only where it hangs together with the atrium:
+    the fluid between the folds is neither.
+    """
+    _, y, _ = grid
+    ventricle = np.isin(labels, (4, 43))
+    tissue = np.isin(labels, (2, 41)) | (labels >= 1000)
+    fluid = brain & (1 - grey - white > HORN_FLUID) & (tissue | ventricle)
+    pieces, _ = ndimage.label((fluid | ventricle) & (y < HORN_Y))
+    attached = np.unique(pieces[ventricle & (pieces > 0)])
+    horn = np.isin(pieces, attached) & tissue & (pieces > 0)
+    on_left = np.broadcast_to(grid[0] <= 0, labels.shape)
+    return np.where(horn, np.where(on_left, 4, 43), labels).astype(np.int16)
 
 
 def classical_lobes(lobes: CodeArray, labels: DkArray, grid: landmarks.WorldGrid) -> CodeArray:
@@ -300,8 +322,8 @@ def build(output_dir: Path, warped_labels: Path | None = None) -> None:
         image: Any = nib.load(warped_labels)
         labels = np.asarray(image.dataobj).astype(np.int16)
     grey, white = tissue_templates()
-    labels = trim_nuclei(labels, white)
     grid = landmarks.world_grid(labels.shape, affine)
+    labels = with_occipital_horns(trim_nuclei(labels, white), brain, grey, white, grid)
     left = np.broadcast_to(grid[0] <= 0, labels.shape)
     parcels = parcels_from_aseg(labels, brain, left)
     # The template's brain is larger than most: the rules' millimetres are those of a usual head.
