@@ -135,7 +135,7 @@ def trim_nuclei(labels: DkArray, white: FloatArray) -> DkArray:
 
 
 def with_occipital_horns(
-    labels: DkArray, brain: BoolArray, grey: FloatArray, white: FloatArray, grid: landmarks.WorldGrid
+    labels: DkArray, brain: BoolArray, left: BoolArray, fluid: FloatArray, y: FloatArray
 ) -> DkArray:
     """Carry the lateral ventricles on into the fluid that the template shows behind them.
 
@@ -143,15 +143,13 @@ def with_occipital_horns(
     Only what the parcellation calls white matter or cortex is taken, and only where it hangs together with the atrium:
     the fluid between the folds is neither.
     """
-    _, y, _ = grid
     ventricle = np.isin(labels, (4, 43))
     tissue = np.isin(labels, (2, 41)) | (labels >= 1000)
-    fluid = brain & (1 - grey - white > HORN_FLUID) & (tissue | ventricle)
-    pieces, _ = ndimage.label((fluid | ventricle) & (y < HORN_Y))
+    wet = brain & tissue & (fluid > HORN_FLUID)
+    pieces, _ = ndimage.label((wet | ventricle) & (y < HORN_Y))
     attached = np.unique(pieces[ventricle & (pieces > 0)])
-    horn = np.isin(pieces, attached) & tissue & (pieces > 0)
-    on_left = np.broadcast_to(grid[0] <= 0, labels.shape)
-    return np.where(horn, np.where(on_left, 4, 43), labels).astype(np.int16)
+    horn = np.isin(pieces, attached) & tissue
+    return np.where(horn, np.where(left, 4, 43), labels).astype(np.int16)
 
 
 def classical_lobes(lobes: CodeArray, labels: DkArray, grid: landmarks.WorldGrid) -> CodeArray:
@@ -323,8 +321,8 @@ def build(output_dir: Path, warped_labels: Path | None = None) -> None:
         labels = np.asarray(image.dataobj).astype(np.int16)
     grey, white = tissue_templates()
     grid = landmarks.world_grid(labels.shape, affine)
-    labels = with_occipital_horns(trim_nuclei(labels, white), brain, grey, white, grid)
     left = np.broadcast_to(grid[0] <= 0, labels.shape)
+    labels = with_occipital_horns(trim_nuclei(labels, white), brain, left, 1 - grey - white, grid[1])
     parcels = parcels_from_aseg(labels, brain, left)
     # The template's brain is larger than most: the rules' millimetres are those of a usual head.
     usual = float(np.exp(-PRIOR_MEAN[6]))

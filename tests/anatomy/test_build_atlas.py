@@ -24,8 +24,9 @@ def test_ventricles_go_on_into_the_fluid_behind_them_and_into_no_other() -> None
         white[x - 1 : x + 2, 2:6, 4:7] = 0  # fluid that does not hang together with it
         white[x + 2, 24:28, 4:7] = 0  # nor what touches it and is no tissue: a sulcus
         labels[x + 2, 24:28, 4:7] = 0
-    grid = landmarks.world_grid(shape, affine)
-    out = with_occipital_horns(labels, np.ones(shape, bool), np.zeros(shape, np.float32), white, grid)
+    across, y, _ = landmarks.world_grid(shape, affine)
+    left_half = np.broadcast_to(across <= 0, shape)
+    out = with_occipital_horns(labels, np.ones(shape, bool), left_half, 1 - white, y)
     for left, x in ((4, 10), (43, 30)):
         assert (out[x - 1 : x + 2, 8:30, 4:7] == left).all()
         assert (out[x - 1 : x + 2, 2:6, 4:7] == labels[x - 1 : x + 2, 2:6, 4:7]).all()
