@@ -87,9 +87,10 @@ def add_commands(commands: Commands) -> None:
 def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.annotations is not None:
         return evaluate_dataset(arguments)
-    if arguments.results is not None:
+    if arguments.results is not None or arguments.annotation_filter or arguments.derivatives:
         raise UsageError(
-            "--results goes with --annotations: what is true of a BIDS dataset is not known without."
+            "--results, --annotation-filter and --derivatives go with --annotations: what is true of a BIDS dataset is "
+            "not known without."
         )
     from bids_cmb.detector.weights import load_model
     from bids_cmb.evaluation.evaluate import evaluate

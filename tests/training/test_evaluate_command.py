@@ -60,6 +60,16 @@ def test_an_empty_folder_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFix
     assert "bids-cmb-train simulate" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "option", [["--annotation-filter", "desc=rater1"], ["-d", "marks"], ["--results", "out"]]
+)
+def test_options_of_a_bids_dataset_are_not_passed_over_on_simulated_scans(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: list[str]
+) -> None:
+    assert main(["evaluate", str(tmp_path), *option]) == 2
+    assert "go with --annotations" in capsys.readouterr().err
+
+
 def test_results_of_the_command_are_compared_with_annotations(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
