@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from bids_cmb.evaluation.bootstrap import Figure, FloatMatrix, Resamples, bounds, divide, quantile, ratio
-from bids_cmb.evaluation.matching import Counts, ScanMatch, touch_counts, valdo_counts
+from bids_cmb.evaluation.matching import VALDO_MM, Counts, ScanMatch, touch_counts, valdo_counts
 
 #: The conventions by name, the primary one first.
 ONE_TO_ONE, VALDO, TOUCH = (
     "one-to-one, optimal (overlap, or centres within max(3 mm, radius + 1 mm))",
-    "VALDO 2021 (centres < 5 mm, nearest first, components by faces)",
+    f"VALDO 2021 (centres < {VALDO_MM:g} mm, nearest first, components by faces)",
     "any overlap (many to one)",
 )
 
