@@ -129,6 +129,12 @@ def build_parser() -> argparse.ArgumentParser:
         default=1,
         help="train so many students and average their weights (default: 1)",
     )
+    train.add_argument(
+        "--average-with-start",
+        action="store_true",
+        help="the new student's weights are averaged, half and half, with those of the student of --continue-from, so "
+        "that little of what it knew is lost",
+    )
     train.add_argument("--processes", type=at_least(1), default=2, help="processes that share the work (CPU)")
     train.add_argument("--stage1-rate", type=float, default=3e-3, help="peak learning rate of stage 1")
     train.add_argument(
@@ -242,6 +248,8 @@ def _train(arguments: argparse.Namespace) -> int:
     from bids_cmb.training.recipe import Recipe, earlier_anatomy, train_model
     from bids_cmb.training.simulate.corpus import heads_in
 
+    if arguments.average_with_start and arguments.continue_from is None:
+        raise UsageError("--average-with-start needs a model to average with: name it with --continue-from.")
     training, validation = (
         prepare_corpus(folder, processes=arguments.processes, report=_prepared)
         for folder in (arguments.training, arguments.validation)
@@ -273,6 +281,7 @@ def _train(arguments: argparse.Namespace) -> int:
         stage2_rate=arguments.stage2_rate,
         continued_from=str(arguments.continue_from or ""),
         students=max(1, arguments.students),
+        averaged_with_start=arguments.average_with_start,
         precision=arguments.precision,
         stage2_widths=None if arguments.stage2_widths is None else tuple(arguments.stage2_widths),
     )

@@ -46,7 +46,8 @@ class Recipe:
     """Everything that a training depends on besides its scans.
 
     ``real_scans`` names the dataset of annotated real scans among them; empty if all are simulated. Of several
-    ``students``, which begin alike and see other batches, the weights are averaged. The networks of stage 2 have
+    ``students``, which begin alike and see other batches, the weights are averaged; ``averaged_with_start`` averages
+    them half and half with the student that the training goes on from (Wortsman 2022). The networks of stage 2 have
     ``stage2_widths`` maps (None: as those they go on from, else the default); those of narrower ones grow.
     """
 
@@ -64,6 +65,7 @@ class Recipe:
     stage2_rate: float = STAGE2_RATE
     continued_from: str = ""
     students: int = 1
+    averaged_with_start: bool = False
     precision: str = "float32"
     stage2_widths: tuple[int, int, int] | None = None
 
@@ -107,7 +109,9 @@ def train_model(
         If the folder holds the beginnings of another training.
     """
     started = time.monotonic()
-    resumed = (folder / "stage1.ckpt").exists()  # then the time that it took is not known
+    kept = folder / "candidates.npz"
+    # What was begun earlier took a time that is not known.
+    resumed = kept.exists() or any(folder.glob("*.ckpt"))
     earlier = earlier_networks(recipe)
     begin(folder, {"recipe": settings_of(recipe), "scans": identities(training)})
     scans, draws = each_once(training)
@@ -122,7 +126,6 @@ def train_model(
         seed=recipe.seed,
         report=partial(log_step, "stage 1", steps=recipe.stage1_steps),
     ).cpu()
-    kept = folder / "candidates.npz"
     if not kept.exists():
         CubePool.of(collect_all(recipe, stage1, scans, add_missed=True), draws).save(kept)
     pool = CubePool.load(kept)
@@ -158,10 +161,13 @@ def train_model(
         ).cpu()
         for number in range(recipe.students)
     ]
+    student = averaged(students)
+    if recipe.averaged_with_start and earlier.student is not None:
+        student = averaged([student, earlier.student.eval()])
     return finish_model(
         recipe,
         stage1,
-        averaged(students),
+        student,
         validation,
         folder,
         trained_on=trained_on,
@@ -248,7 +254,11 @@ def earlier_networks(recipe: Recipe) -> Earlier:
 
 
 def averaged(students: Sequence[Student]) -> Student:
-    """Average the weights of students that began alike: steadier than any of them, and no slower (Wortsman 2022)."""
+    """Average the weights of students that began alike, or of one and what it began with.
+
+    Steadier than any of them, and no slower (Wortsman et al., ICML 2022); with the beginning, little of what it knew
+    is lost (Wortsman et al., CVPR 2022).
+    """
     states = [student.state_dict() for student in students]
     mean = copy.deepcopy(students[0])
     mean.load_state_dict(

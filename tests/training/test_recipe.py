@@ -237,6 +237,29 @@ def test_the_weights_of_students_are_averaged() -> None:
         torch.testing.assert_close(c, (a + b) / 2 if a.is_floating_point() else a)
 
 
+def test_what_is_learnt_is_averaged_with_what_it_began_with(tmp_path: Path) -> None:
+    scans = [made_up(c, s) for s, c in enumerate(CONTRASTS)]
+    recipe = Recipe("tiny", stage1_steps=1, teacher_steps=1, student_steps=1, candidate_threshold=0.0)
+    before = load_model(
+        train_model(recipe, scans[:2], scans, tmp_path / "before", trained_on=[], command="none")
+    )
+    on = replace(recipe, seed=2, continued_from=str(tmp_path / "before"), averaged_with_start=True)
+    after = load_model(train_model(on, scans[:2], scans, tmp_path / "after", trained_on=[], command="none"))
+    learnt = torch.load(tmp_path / "after" / "student.ckpt", weights_only=True)["average"]
+    name = "classifier.place.0.weight"
+    one, other, mean = before.student.state_dict()[name], learnt[name], after.student.state_dict()[name]
+    assert not torch.equal(one, other)
+    torch.testing.assert_close(mean, (one + other) / 2)
+
+
+def test_how_long_a_training_took_is_said_where_it_is_known(tmp_path: Path) -> None:
+    scans = [made_up(c, s) for s, c in enumerate(CONTRASTS)]
+    recipe = Recipe("tiny", stage1_steps=0, teacher_steps=1, student_steps=1, candidate_threshold=0.0)
+    for known in (True, False):  # the second time, all is there
+        manifest = train_model(recipe, scans[:2], scans, tmp_path, trained_on=[], command="none")
+        assert (load_model(manifest).card["training"]["seconds"] is not None) == known
+
+
 def test_a_training_goes_on_from_a_finished_model(tmp_path: Path) -> None:
     scans = [made_up(c, s) for s, c in enumerate(CONTRASTS)]
     recipe = Recipe("tiny", stage1_steps=1, teacher_steps=1, student_steps=1, candidate_threshold=0.0)
